@@ -1,0 +1,49 @@
+#include "base/log.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static enum log_level least_level = LOG_INFO;
+static char line_prefix[64];
+
+void log_set_level(enum log_level least)
+{
+    least_level = least;
+}
+
+void log_set_prefix(const char *prefix)
+{
+    snprintf(line_prefix, sizeof line_prefix, "%s", prefix);
+}
+
+void log_line(enum log_level level, const char *format, ...)
+{
+    static const char *const names[] = {"debug", "info ", "warn ", "error"};
+    if (level < least_level)
+        return;
+    struct timespec now;
+    struct tm day;
+    clock_gettime(CLOCK_REALTIME, &now);
+    localtime_r(&now.tv_sec, &day);
+
+    char line[1024];
+    size_t used = strftime(line, sizeof line, "%H:%M:%S", &day);
+    int n = snprintf(line + used, sizeof line - used, ".%03ld %s %s", now.tv_nsec / 1000000, names[level], line_prefix);
+    used += n > 0 ? (size_t)n : 0;
+    va_list args;
+    va_start(args, format);
+    n = vsnprintf(line + used, sizeof line - used - 1, format, args);
+    va_end(args);
+    used += n > 0 ? (size_t)n : 0;
+    if (used > sizeof line - 2)
+        used = sizeof line - 2;
+    for (char *c = line; c < line + used; c++)
+        if ((unsigned char)*c < ' ' || *c == 127)
+            *c = ' '; /* a client's words must not forge a second line */
+    line[used++] = '\n';
+    ssize_t ignored = write(2, line, used);
+    (void)ignored;
+}

@@ -1,0 +1,23 @@
+/*
+ * log: one event, one line, on stderr: "12:00:01.234 info  worker 2 lost: replaying 7 sequences".
+ * A line is written with one write(2), so that lines of several processes do not mix.
+ */
+#ifndef QUIRE_BASE_LOG_H
+#define QUIRE_BASE_LOG_H
+
+enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
+
+/* Lines below this level are dropped. Default LOG_INFO. Set once, before threads start. */
+void log_set_level(enum log_level least);
+
+/* A word put before each message of this process, such as "worker 3: "; "" by default. Set once, before threads start. */
+void log_set_prefix(const char *prefix);
+
+void log_line(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#define log_debug(...) log_line(LOG_DEBUG, __VA_ARGS__)
+#define log_info(...) log_line(LOG_INFO, __VA_ARGS__)
+#define log_warn(...) log_line(LOG_WARN, __VA_ARGS__)
+#define log_error(...) log_line(LOG_ERROR, __VA_ARGS__)
+
+#endif
