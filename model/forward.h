@@ -1,0 +1,70 @@
+/*
+ * forward: one step of the network over a batch of tokens of several sequences, shared by the ranks of a group.
+ *
+ * Every rank calls forward_run with the same batch. hidden, qkv, attn and act are shared by all ranks; each rank writes
+ * only its own rows (or its own units of attention) and meets the others five times a layer: after QKV, attention,
+ * output, gate/up and down. Norms and quantisation are recomputed by every rank into private memory.
+ * No allocation, no system call but those of meet.
+ *
+ * The result never depends on the number of ranks, the neighbours in the batch, or how a prompt was cut into chunks.
+ */
+#ifndef QUIRE_MODEL_FORWARD_H
+#define QUIRE_MODEL_FORWARD_H
+
+#include <stdint.h>
+
+#include "base/err.h"
+#include "model/kernels/kernels.h"
+#include "model/model.h"
+
+/* A run of consecutive positions of one sequence. Its tokens are rows [first_row, first_row + count) of the batch. */
+struct batch_run {
+    uint32_t first_row;
+    uint32_t count;
+    uint32_t position;     /* of the first of them; positions before it have their K and V in pages already */
+    uint8_t *const *pages; /* pages[p]: positions [16 p, 16 p + 16), up to the last position of the run */
+};
+
+struct batch {
+    uint32_t tokens;           /* rows, <= the capacity that the buffers were made for */
+    uint32_t run_count;
+    const struct batch_run *runs; /* ascending rows, without holes */
+    const uint32_t *token_ids; /* (tokens), each below vocab */
+};
+
+/* Shared by the ranks: (capacity, …) floats each, 64-byte aligned. */
+struct shared_buffers {
+    float *hidden; /* (capacity, dim): the residual stream */
+    float *q;      /* (capacity, heads * head_dim) */
+    float *attn;   /* (capacity, heads * head_dim) */
+    float *act;    /* (capacity, ffn) */
+    float *logits; /* (logit_rows, vocab rounded up to 16) */
+};
+
+/* Lays the buffers out in one block; base NULL only counts. Returns the bytes. */
+uint64_t shared_buffers_place(struct shared_buffers *b, const struct model *m, uint32_t capacity, uint32_t logit_rows, uint8_t *base);
+
+struct forward; /* one rank's private side: scratch and pointers */
+
+/* Waits for the other ranks; ERR_ABORTED ends the step at once. arg is the caller's. */
+typedef enum err (*meet_fn)(void *arg);
+
+/* weights: the built block. Everything a step needs is allocated here. */
+enum err forward_open(struct forward **out, const struct model *m, const uint8_t *weights, const struct kernels *k,
+                      uint32_t capacity, uint32_t logit_rows, struct why *why);
+void forward_close(struct forward *f);
+
+/* Sets this rank's place in its group; between steps only. meet may be NULL when ranks is 1. */
+void forward_join(struct forward *f, uint32_t rank, uint32_t ranks, const struct shared_buffers *shared, meet_fn meet, void *meet_arg);
+
+/* All layers. On return hidden holds the residual stream of all rows, whole for every rank. OK or ERR_ABORTED. */
+enum err forward_run(struct forward *f, const struct batch *b);
+
+/*
+ * Final norm and output matrix for `count` rows of the batch (row indices in rows): this rank's share of vocabulary rows
+ * into logits[(0..count)]. count <= logit_rows. Does not meet: the caller does before it reads others' rows.
+ * [*first, *last) receives this rank's vocabulary range, in whole blocks of 256 rows.
+ */
+void forward_logits(struct forward *f, const uint32_t *rows, uint32_t count, uint32_t *first, uint32_t *last);
+
+#endif

@@ -1,0 +1,136 @@
+/*
+ * kernels: the arithmetic, one table of functions per instruction set, chosen at run time.
+ *
+ * `reference` is plain C and is the meaning of the others: every set gives the same bits for the same input, whatever
+ * the number of tokens in a call, the row range, or the neighbours in a batch. Rules that make it so:
+ *   - no contraction, no fast-math, default MXCSR; every fused multiply-add is written as fmaf (or its instruction);
+ *   - sums over k run in order of k in each output lane; horizontal sums use 16 lanes (element i goes to lane i % 16)
+ *     and then the tree 8-4-2-1 (lane j += lane j + 8, then + 4, + 2, + 1);
+ *   - expf is kernel_expf, one polynomial for all sets; division and square root are the exact instructions.
+ *
+ * Activations are quantised per token and 32 inputs: amax = max |x|, a = amax / 127, q = round-to-nearest-even(x * (127 / amax)),
+ * clamped to +-127; a block whose amax is below 2^-100 has a = 0 and q = 0. s = a * (float)sum(q).
+ * Quantised product, for each output row r and token t, over blocks b in order of k, y starting at 0:
+ *   acc = sum over the block of (code - bias) * q, exact in int32;  y = fmaf(d * a, (float)acc, y);
+ *   and for types with a minimum:                                   y = fmaf(m, s, y).      d, m: f16 widened to f32.
+ * Float product: y = fmaf(w widened to f32, x, y) over k in order.
+ */
+#ifndef QUIRE_MODEL_KERNELS_H
+#define QUIRE_MODEL_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "model/tiles.h"
+
+enum {
+    ACTIVATION_GROUP = 8,        /* tokens side by side in the quantised layout; the last group is padded with zeros */
+    ATTENTION_GRID = 256,        /* positions of one partial result */
+    ATTENTION_PAGE = 16,         /* positions of a page */
+    ATTENTION_MAX_HEADS = 16,    /* query heads of one kv head in one call; wider groups are cut by the caller */
+    KERNEL_ALIGN = 64,
+};
+
+/*
+ * One batch of inputs to matrix products, private to a worker. x stays where the caller has it; the quantised copy is
+ *   q     [group][cols / 4][8 tokens][4]    int8
+ *   scale [group][cols / 32][8]             a
+ *   sum   [group][cols / 32][8]             s = a * sum(q)
+ *   isum  [group][cols / 32][8]             sum(q)
+ */
+struct activations {
+    uint32_t tokens;
+    uint32_t cols;
+    const float *x;  /* (tokens, x_stride) */
+    size_t x_stride; /* floats from one token to the next */
+    int8_t *q;       /* the rest is only good after quantize; multiples of 32 columns only */
+    float *scale;
+    float *sum;
+    int32_t *isum;
+};
+
+/* Bytes that activations_place needs for up to `tokens` tokens of `cols` columns. */
+size_t activations_bytes(uint32_t tokens, uint32_t cols);
+/* Points q, scale, sum, isum into memory (KERNEL_ALIGN-aligned) and sets tokens, cols, x, x_stride. */
+void activations_place(struct activations *a, void *memory, uint32_t tokens, uint32_t cols, const float *x, size_t x_stride);
+
+enum product_mode { PRODUCT_STORE, PRODUCT_ADD }; /* y = w x;  y = y + (w x), one addition after the whole sum */
+
+/*
+ * Attention of the `heads` query heads that share one kv head, for `queries` consecutive positions of one sequence.
+ * Query i stands at position first + i and sees positions [max(0, its position - window + 1), its position].
+ * A page holds 16 positions: K as [head_dim / 2][16][2] f16 at k_offset bytes from the page's start, V as [16][head_dim]
+ * f16 at v_offset. pages[p] is the start of the page of positions [16 p, 16 p + 16).
+ *
+ * Meaning: scores s = scale * (even + odd), where even and odd are fmaf sums over the even and the odd dimensions in order
+ * (softcap c > 0: s = c * tanh(s / c)). Per grid chunk of 256 absolute positions: m = max s, p = kernel_expf(s - m),
+ * l = sum p (16-lane tree), o[d] = fmaf(p, v[d], o[d]) over positions in order. Chunks are combined in order:
+ * M = max(m0, m1), f0 = kernel_expf(m0 - M), f1 = kernel_expf(m1 - M), l = fmaf(l1, f1, l0 * f0), o likewise; out = o / l.
+ * Masked positions are left out, never multiplied; chunks wholly outside are skipped.
+ */
+struct attention {
+    const float *q;            /* (queries, q_stride); head h of query i at q + i * q_stride + h * head_dim; rotated */
+    size_t q_stride;
+    float *out;                /* (queries, out_stride), the same shape */
+    size_t out_stride;
+    uint32_t queries;
+    uint32_t first;            /* position of query 0 */
+    uint32_t heads;            /* <= ATTENTION_MAX_HEADS */
+    uint32_t head_dim;         /* even, <= 256 */
+    uint32_t window;           /* 0: none */
+    float scale;
+    float softcap;             /* 0: none */
+    const uint8_t *const *pages;
+    size_t k_offset, v_offset;
+    void *scratch;             /* attention_scratch_bytes(head_dim), KERNEL_ALIGN-aligned, private */
+};
+
+size_t attention_scratch_bytes(uint32_t head_dim);
+
+struct kernels {
+    const char *name; /* "reference", "avx2", "avx512" */
+
+    /* Quantises tokens [0, tokens) of a->x; pads the last group with zeros. */
+    void (*quantize)(struct activations *a);
+
+    /*
+     * Rows [16 * first_tile, min(rows, 16 * last_tile)) of w for all tokens: y[t * y_stride + row] (mode) = w[row] . x[t].
+     * Quantised types read the quantised copy, float types a->x. scratch: product_scratch_bytes(), private.
+     */
+    void (*product)(const struct tile_matrix *w, uint32_t first_tile, uint32_t last_tile, const struct activations *a,
+                    float *y, size_t y_stride, enum product_mode mode, void *scratch);
+
+    /* y[i] = x[i] * (1 / sqrtf(mean(x^2) + eps)) * weight[i]; n floats; y may be x. */
+    void (*rms_norm)(float *y, const float *x, const float *weight, uint32_t n, float eps);
+
+    /* out[i] = gate[i] / (1 + kernel_expf(-gate[i])) * up[i] */
+    void (*swiglu)(float *out, const float *gate, const float *up, uint32_t n);
+
+    void (*attend)(const struct attention *a);
+
+    /* max over n > 0 values, and sum of exp(x - max) as double of kernel_expf results in order of the 16-lane rule (in double). */
+    void (*max_sum_exp)(const float *x, uint32_t n, float *max, double *sum);
+
+    /* n floats to f16 (nearest even) and back. */
+    void (*to_f16)(uint16_t *out, const float *x, uint32_t n);
+    void (*from_f16)(float *out, const uint16_t *x, uint32_t n);
+};
+
+/* Scratch of `product`: the same for every set and matrix of up to max_cols columns. */
+size_t product_scratch_bytes(uint32_t max_cols);
+
+/* The polynomial exp of every set; 0 below -103.97, +inf above 88.72, exact at 0, NaN stays NaN. */
+float kernel_expf(float x);
+
+extern const struct kernels kernels_reference;
+
+/* All sets that this build has and this machine can run, best last; *count of them. */
+const struct kernels *const *kernels_runnable(uint32_t *count);
+/* The best one, or the one of that name; NULL when it is unknown or this machine cannot run it. */
+const struct kernels *kernels_choose(const char *name_or_null);
+
+/* Rotates the pairs (x[2i], x[2i+1]), i < pairs, of `heads` heads by cos_sin[2i], cos_sin[2i+1]; heads lie head_stride floats apart. Plain C: not hot. */
+void rope_rotate(float *x, uint32_t heads, size_t head_stride, uint32_t pairs, const float *cos_sin);
+
+#endif
