@@ -1,0 +1,622 @@
+/*
+ * gguf: see gguf.h. The file is taken apart once, in order, by a cursor that cannot leave it; after gguf_open every
+ * string, value and tensor that is handed out lies inside the mapping.
+ *
+ * Keys and tensor names are looked up in sorted tables: no choice of names makes that slow, and a duplicate is a neighbour.
+ * A file that somebody shortens while it is mapped ends the reading process with SIGBUS; that is why only loading reads it.
+ */
+#include "model/gguf.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/checked.h"
+#include "base/cursor.h"
+#include "base/must.h"
+
+enum {
+    MAX_KEYS = 65536,
+    MAX_TENSORS = 65536,
+    MAX_NAME_BYTES = 65535, /* of a key or a tensor; the format's own limit for keys */
+    MAX_ALIGNMENT = 65536,
+    DEFAULT_ALIGNMENT = 32,
+    SHOWN_BYTES = 96, /* of a name or path in a message */
+};
+
+struct key {
+    struct gguf_string name;
+    uint32_t type;                     /* enum gguf_value_type */
+    uint32_t element;                  /* of the elements of an array */
+    uint64_t count;                    /* elements of an array */
+    const uint8_t *value;              /* scalars and arrays of scalars */
+    struct gguf_string string;         /* GGUF_STRING */
+    const struct gguf_string *strings; /* arrays of strings */
+};
+
+struct gguf {
+    const uint8_t *bytes;
+    size_t length;
+    bool mapped;
+    char name[SHOWN_BYTES];
+    uint32_t alignment;
+    uint64_t data_start; /* tensor offsets count from here */
+    uint64_t hash;
+    struct key *keys; /* sorted by name */
+    uint32_t key_count;
+    struct gguf_tensor *tensors; /* in the file's order */
+    uint32_t tensor_count;
+    uint32_t *by_name; /* tensor indices, sorted by name */
+};
+
+/* By enum gguf_value_type; bytes 0: no scalar. */
+static const struct value_type {
+    const char *name;
+    uint32_t bytes;
+} value_types[] = {
+    [GGUF_U8] = {"u8", 1},     [GGUF_I8] = {"i8", 1},         [GGUF_U16] = {"u16", 2},  [GGUF_I16] = {"i16", 2},
+    [GGUF_U32] = {"u32", 4},   [GGUF_I32] = {"i32", 4},       [GGUF_F32] = {"f32", 4},  [GGUF_BOOL] = {"bool", 1},
+    [GGUF_STRING] = {"string", 0}, [GGUF_ARRAY] = {"array", 0}, [GGUF_U64] = {"u64", 8}, [GGUF_I64] = {"i64", 8},
+    [GGUF_F64] = {"f64", 8},
+};
+enum { VALUE_TYPES = sizeof value_types / sizeof *value_types };
+
+/* A name of the file made fit for a message: cut, and with everything unprintable shown as '?'. */
+struct shown {
+    char text[SHOWN_BYTES];
+};
+
+static struct shown shown(struct gguf_string s)
+{
+    struct shown out;
+    size_t n = s.length < sizeof out.text - 1 ? s.length : sizeof out.text - 1;
+    for (size_t i = 0; i < n; i++)
+        out.text[i] = s.at[i] >= ' ' && s.at[i] < 127 ? s.at[i] : '?';
+    out.text[n] = 0;
+    return out;
+}
+
+static struct gguf_string string_of(const char *text)
+{
+    return (struct gguf_string){.at = text, .length = strlen(text)};
+}
+
+/* Shorter first, then by bytes: any total order does. */
+static int compare_names(struct gguf_string a, struct gguf_string b)
+{
+    if (a.length != b.length)
+        return a.length < b.length ? -1 : 1;
+    return a.length ? memcmp(a.at, b.at, a.length) : 0;
+}
+
+static struct gguf_string read_string(struct cursor *c)
+{
+    struct gguf_string s = {.length = (size_t)cursor_u64(c)};
+    s.at = (const char *)cursor_take(c, s.length);
+    if (!s.at)
+        s = (struct gguf_string){.at = "", .length = 0};
+    return s;
+}
+
+static enum err cut_off(const struct gguf *g, const char *where, uint64_t index, uint64_t count, struct why *why)
+{
+    return because(why, ERR_FORMAT,
+                   "\"%s\": the file ends inside %s %llu of %llu: it is cut off or damaged, get it again", g->name, where,
+                   (unsigned long long)index + 1, (unsigned long long)count);
+}
+
+static enum err read_preamble(struct gguf *g, struct cursor *c, struct why *why)
+{
+    const uint8_t *magic = cursor_take(c, 4);
+    if (!magic || memcmp(magic, "GGUF", 4) != 0)
+        return because(why, ERR_FORMAT, "\"%s\" is no GGUF file: it does not begin with \"GGUF\"", g->name);
+    uint32_t version = cursor_u32(c);
+    uint64_t tensors = cursor_u64(c), keys = cursor_u64(c);
+    if (c->bad)
+        return because(why, ERR_FORMAT, "\"%s\": the file ends after %zu bytes, inside its first fields", g->name, g->length);
+    if ((version & 0xffff) == 0 && version != 0)
+        return because(why, ERR_UNSUPPORTED, "\"%s\" is a big-endian GGUF file; convert it to little-endian", g->name);
+    if (version != 2 && version != 3)
+        return because(why, ERR_UNSUPPORTED, "\"%s\" is GGUF version %u; versions 2 and 3 can be read", g->name, version);
+    if (keys > MAX_KEYS)
+        return because(why, ERR_FORMAT, "\"%s\" claims %llu keys; %d are the limit", g->name, (unsigned long long)keys, MAX_KEYS);
+    if (tensors > MAX_TENSORS)
+        return because(why, ERR_FORMAT, "\"%s\" claims %llu tensors; %d are the limit", g->name, (unsigned long long)tensors,
+                       MAX_TENSORS);
+    g->key_count = (uint32_t)keys;
+    g->tensor_count = (uint32_t)tensors;
+    return OK;
+}
+
+/* The elements of an array: a run of scalars, or strings that are found once here. */
+static enum err read_array(const struct gguf *g, struct cursor *c, struct key *k, struct why *why)
+{
+    k->element = cursor_u32(c);
+    k->count = cursor_u64(c);
+    if (c->bad)
+        return OK; /* the caller says so */
+    if (k->element == GGUF_ARRAY)
+        return because(why, ERR_UNSUPPORTED, "\"%s\": key \"%s\" is an array of arrays; no model needs one", g->name,
+                       shown(k->name).text);
+    if (k->element >= VALUE_TYPES)
+        return because(why, ERR_FORMAT, "\"%s\": key \"%s\" has elements of unknown type %u", g->name, shown(k->name).text,
+                       k->element);
+    uint64_t least = k->element == GGUF_STRING ? sizeof(uint64_t) : value_types[k->element].bytes;
+    uint64_t bytes;
+    if (!checked_mul(k->count, least, &bytes) || bytes > c->length - c->at)
+        return because(why, ERR_FORMAT, "\"%s\": key \"%s\" claims %llu elements, more than the file holds", g->name,
+                       shown(k->name).text, (unsigned long long)k->count);
+    if (k->element != GGUF_STRING) {
+        k->value = cursor_take(c, bytes);
+        return OK;
+    }
+    /* at most twice the bytes that the file spends on the lengths alone */
+    struct gguf_string *strings = malloc((size_t)(k->count ? k->count : 1) * sizeof *strings);
+    if (!strings)
+        return because(why, ERR_NOMEM, "\"%s\": no memory for the %llu strings of key \"%s\"", g->name,
+                       (unsigned long long)k->count, shown(k->name).text);
+    k->strings = strings;
+    for (uint64_t i = 0; i < k->count && !c->bad; i++)
+        strings[i] = read_string(c);
+    return OK;
+}
+
+static enum err read_value(const struct gguf *g, struct cursor *c, struct key *k, struct why *why)
+{
+    k->type = cursor_u32(c);
+    if (c->bad)
+        return OK; /* the caller says so */
+    if (k->type >= VALUE_TYPES)
+        return because(why, ERR_FORMAT, "\"%s\": key \"%s\" has unknown type %u", g->name, shown(k->name).text, k->type);
+    if (k->type == GGUF_ARRAY)
+        return read_array(g, c, k, why);
+    if (k->type == GGUF_STRING)
+        k->string = read_string(c);
+    else
+        k->value = cursor_take(c, value_types[k->type].bytes);
+    return OK;
+}
+
+static int compare_keys(const void *a, const void *b)
+{
+    return compare_names(((const struct key *)a)->name, ((const struct key *)b)->name);
+}
+
+static enum err check_name(const struct gguf *g, const char *what, struct gguf_string name, struct why *why)
+{
+    if (name.length == 0 || name.length > MAX_NAME_BYTES)
+        return because(why, ERR_FORMAT, "\"%s\": a %s has a name of %zu bytes; 1 to %d are allowed", g->name, what, name.length,
+                       MAX_NAME_BYTES);
+    return OK;
+}
+
+static enum err read_keys(struct gguf *g, struct cursor *c, struct why *why)
+{
+    g->keys = calloc(g->key_count ? g->key_count : 1, sizeof *g->keys);
+    if (!g->keys)
+        return because(why, ERR_NOMEM, "\"%s\": no memory for its %u keys", g->name, g->key_count);
+    for (uint32_t i = 0; i < g->key_count; i++) {
+        struct key *k = &g->keys[i];
+        k->name = read_string(c);
+        enum err err = c->bad ? OK : check_name(g, "key", k->name, why);
+        if (err == OK)
+            err = read_value(g, c, k, why);
+        if (err != OK)
+            return err;
+        if (c->bad)
+            return cut_off(g, "key", i, g->key_count, why);
+    }
+    qsort(g->keys, g->key_count, sizeof *g->keys, compare_keys);
+    for (uint32_t i = 1; i < g->key_count; i++)
+        if (compare_keys(&g->keys[i - 1], &g->keys[i]) == 0)
+            return because(why, ERR_FORMAT, "\"%s\": key \"%s\" stands twice", g->name, shown(g->keys[i].name).text);
+    return OK;
+}
+
+static enum err read_alignment(struct gguf *g, struct why *why)
+{
+    g->alignment = DEFAULT_ALIGNMENT;
+    enum err err = gguf_get_u32(g, "general.alignment", false, &g->alignment, why);
+    if (err != OK)
+        return err;
+    if (g->alignment == 0 || g->alignment > MAX_ALIGNMENT || (g->alignment & (g->alignment - 1)) != 0)
+        return because(why, ERR_FORMAT, "\"%s\": key \"general.alignment\" is %u, not a power of two from 1 to %d", g->name,
+                       g->alignment, MAX_ALIGNMENT);
+    return OK;
+}
+
+/* Shape, type and size of one tensor; *offset is relative to data_start, which is not known yet. */
+static enum err read_tensor(const struct gguf *g, struct cursor *c, struct gguf_tensor *t, uint64_t *offset, struct why *why)
+{
+    t->name = read_string(c);
+    t->dims = cursor_u32(c);
+    if (c->bad)
+        return OK; /* the caller says so */
+    enum err err = check_name(g, "tensor", t->name, why);
+    if (err != OK)
+        return err;
+    if (t->dims < 1 || t->dims > 4)
+        return because(why, ERR_FORMAT, "\"%s\": tensor \"%s\" has %u dimensions; 1 to 4 are allowed", g->name,
+                       shown(t->name).text, t->dims);
+    for (uint32_t d = 0; d < 4; d++)
+        t->extent[d] = d < t->dims ? cursor_u64(c) : 1;
+    uint32_t type = cursor_u32(c);
+    *offset = cursor_u64(c);
+    if (c->bad)
+        return OK; /* the caller says so */
+
+    const struct tensor_type_traits *traits = tensor_type_traits(type);
+    if (!traits)
+        return because(why, ERR_UNSUPPORTED, "\"%s\": tensor \"%s\" has unknown type %u", g->name, shown(t->name).text, type);
+    t->type = (enum tensor_type)type;
+    uint64_t rows;
+    if (t->extent[0] == 0 || t->extent[1] == 0 || t->extent[2] == 0 || t->extent[3] == 0 ||
+        !checked_mul(t->extent[1], t->extent[2], &rows) || !checked_mul(rows, t->extent[3], &rows) ||
+        !checked_mul(t->extent[0] / traits->block_elements, traits->block_bytes, &t->bytes) ||
+        !checked_mul(t->bytes, rows, &t->bytes))
+        return because(why, ERR_FORMAT, "\"%s\": tensor \"%s\" has an impossible shape (%llu, %llu, %llu, %llu)", g->name,
+                       shown(t->name).text, (unsigned long long)t->extent[0], (unsigned long long)t->extent[1],
+                       (unsigned long long)t->extent[2], (unsigned long long)t->extent[3]);
+    if (t->extent[0] % traits->block_elements != 0)
+        return because(why, ERR_FORMAT, "\"%s\": tensor \"%s\" has rows of %llu elements, no multiple of the %u of a %s block",
+                       g->name, shown(t->name).text, (unsigned long long)t->extent[0], traits->block_elements, traits->name);
+    if (*offset % g->alignment != 0)
+        return because(why, ERR_FORMAT, "\"%s\": tensor \"%s\" starts at offset %llu, no multiple of the alignment %u", g->name,
+                       shown(t->name).text, (unsigned long long)*offset, g->alignment);
+    return OK;
+}
+
+/* Gives each tensor its bytes, now that it is known where the data begin. */
+static enum err place_tensors(struct gguf *g, const uint64_t *offsets, uint64_t header_end, struct why *why)
+{
+    if (!checked_round_up(header_end, g->alignment, &g->data_start))
+        must_not_reach(); /* header_end is at most the length of the file */
+    for (uint32_t i = 0; i < g->tensor_count; i++) {
+        struct gguf_tensor *t = &g->tensors[i];
+        uint64_t start, end;
+        if (!checked_add(g->data_start, offsets[i], &start) || !checked_add(start, t->bytes, &end))
+            return because(why, ERR_FORMAT, "\"%s\": tensor \"%s\" starts at the impossible offset %llu", g->name,
+                           shown(t->name).text, (unsigned long long)offsets[i]);
+        if (end > g->length)
+            return because(why, ERR_FORMAT, "\"%s\": tensor \"%s\" ends at byte %llu of %zu: the file is cut off, get it again",
+                           g->name, shown(t->name).text, (unsigned long long)end, g->length);
+        t->data = g->bytes + start;
+    }
+    return OK;
+}
+
+static int compare_tensor_names(const void *a, const void *b, void *tensors)
+{
+    const struct gguf_tensor *t = tensors;
+    return compare_names(t[*(const uint32_t *)a].name, t[*(const uint32_t *)b].name);
+}
+
+static int compare_tensor_places(const void *a, const void *b, void *tensors)
+{
+    const struct gguf_tensor *t = tensors;
+    const uint8_t *x = t[*(const uint32_t *)a].data, *y = t[*(const uint32_t *)b].data;
+    return x < y ? -1 : x > y;
+}
+
+/* No two tensors share bytes, no two have one name; leaves by_name sorted by name. */
+static enum err index_tensors(struct gguf *g, struct why *why)
+{
+    const struct gguf_tensor *t = g->tensors;
+    for (uint32_t i = 0; i < g->tensor_count; i++)
+        g->by_name[i] = i;
+    qsort_r(g->by_name, g->tensor_count, sizeof *g->by_name, compare_tensor_places, g->tensors);
+    for (uint32_t i = 1; i < g->tensor_count; i++) {
+        const struct gguf_tensor *before = &t[g->by_name[i - 1]], *after = &t[g->by_name[i]];
+        if ((uint64_t)(after->data - before->data) < before->bytes)
+            return because(why, ERR_FORMAT, "\"%s\": tensors \"%s\" and \"%s\" overlap", g->name, shown(before->name).text,
+                           shown(after->name).text);
+    }
+    qsort_r(g->by_name, g->tensor_count, sizeof *g->by_name, compare_tensor_names, g->tensors);
+    for (uint32_t i = 1; i < g->tensor_count; i++)
+        if (compare_names(t[g->by_name[i - 1]].name, t[g->by_name[i]].name) == 0)
+            return because(why, ERR_FORMAT, "\"%s\": tensor \"%s\" stands twice", g->name, shown(t[g->by_name[i]].name).text);
+    return OK;
+}
+
+static enum err read_tensors(struct gguf *g, struct cursor *c, struct why *why)
+{
+    size_t count = g->tensor_count ? g->tensor_count : 1;
+    g->tensors = calloc(count, sizeof *g->tensors);
+    g->by_name = calloc(count, sizeof *g->by_name);
+    uint64_t *offsets = calloc(count, sizeof *offsets);
+    enum err err = OK;
+    if (!g->tensors || !g->by_name || !offsets)
+        err = because(why, ERR_NOMEM, "\"%s\": no memory for its %u tensors", g->name, g->tensor_count);
+    for (uint32_t i = 0; err == OK && i < g->tensor_count; i++) {
+        err = read_tensor(g, c, &g->tensors[i], &offsets[i], why);
+        if (err == OK && c->bad)
+            err = cut_off(g, "tensor", i, g->tensor_count, why);
+    }
+    if (err == OK)
+        err = place_tensors(g, offsets, c->at, why);
+    free(offsets);
+    return err == OK ? index_tensors(g, why) : err;
+}
+
+/* FNV-1a, 64 bits. http://www.isthe.com/chongo/tech/comp/fnv/ */
+static uint64_t hash_bytes(uint64_t hash, const void *bytes, size_t length)
+{
+    const uint8_t *p = bytes;
+    for (size_t i = 0; i < length; i++)
+        hash = (hash ^ p[i]) * 0x100000001b3u;
+    return hash;
+}
+
+/*
+ * The header and the file's length, and from the middle of each tensor a few bytes: two trainings of one model differ
+ * in nothing else.
+ */
+static uint64_t hash_file(const struct gguf *g, size_t header_end)
+{
+    uint64_t length = g->length;
+    uint64_t hash = hash_bytes(0xcbf29ce484222325u, g->bytes, header_end);
+    hash = hash_bytes(hash, &length, sizeof length);
+    for (uint32_t i = 0; i < g->tensor_count; i++) {
+        const struct gguf_tensor *t = &g->tensors[i];
+        uint64_t middle = t->bytes / 2, left = t->bytes - middle;
+        hash = hash_bytes(hash, t->data + middle, (size_t)(left < 64 ? left : 64));
+    }
+    return hash;
+}
+
+static enum err read_header(struct gguf *g, struct why *why)
+{
+    struct cursor c = cursor_over(g->bytes, g->length);
+    enum err err = read_preamble(g, &c, why);
+    if (err == OK)
+        err = read_keys(g, &c, why);
+    if (err == OK)
+        err = read_alignment(g, why); /* before the tensors: their offsets depend on it */
+    if (err == OK)
+        err = read_tensors(g, &c, why);
+    if (err == OK)
+        g->hash = hash_file(g, c.at);
+    return err;
+}
+
+enum err gguf_open_memory(struct gguf **out, const void *bytes, size_t length, const char *name, struct why *why)
+{
+    struct gguf *g = calloc(1, sizeof *g);
+    if (!g)
+        return because(why, ERR_NOMEM, "no memory to open \"%s\"", name);
+    memcpy(g->name, shown(string_of(name)).text, sizeof g->name);
+    g->bytes = bytes;
+    g->length = length;
+    enum err err = read_header(g, why);
+    if (err != OK) {
+        gguf_close(g);
+        return err;
+    }
+    *out = g;
+    return OK;
+}
+
+enum err gguf_open(struct gguf **out, const char *path, struct why *why)
+{
+    enum err err;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return because_errno(why, ERR_IO, "could not open model file \"%s\"", path);
+    struct stat st;
+    if (fstat(fd, &st) != 0) {
+        err = because_errno(why, ERR_IO, "could not read model file \"%s\"", path);
+        goto close;
+    }
+    if (!S_ISREG(st.st_mode) || st.st_size <= 0) {
+        err = because(why, ERR_FORMAT, "\"%s\" is %s, not a model file", path, S_ISREG(st.st_mode) ? "empty" : "no regular file");
+        goto close;
+    }
+    size_t length = (size_t)st.st_size;
+    void *bytes = mmap(NULL, length, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (bytes == MAP_FAILED) {
+        err = because_errno(why, ERR_IO, "could not map model file \"%s\"", path);
+        goto close;
+    }
+    err = gguf_open_memory(out, bytes, length, path, why);
+    if (err == OK)
+        (*out)->mapped = true;
+    else
+        munmap(bytes, length);
+close:
+    close(fd);
+    return err;
+}
+
+void gguf_close(struct gguf *g)
+{
+    if (!g)
+        return;
+    for (uint32_t i = 0; g->keys && i < g->key_count; i++)
+        free((void *)(uintptr_t)g->keys[i].strings);
+    free(g->keys);
+    free(g->tensors);
+    free(g->by_name);
+    if (g->mapped)
+        munmap((void *)(uintptr_t)g->bytes, g->length);
+    free(g);
+}
+
+uint64_t gguf_hash(const struct gguf *g)
+{
+    return g->hash;
+}
+
+uint64_t gguf_file_bytes(const struct gguf *g)
+{
+    return g->length;
+}
+
+static const struct key *find_key(const struct gguf *g, const char *name)
+{
+    struct key wanted = {.name = string_of(name)};
+    return bsearch(&wanted, g->keys, g->key_count, sizeof *g->keys, compare_keys);
+}
+
+bool gguf_has(const struct gguf *g, const char *key)
+{
+    return find_key(g, key) != NULL;
+}
+
+/* *k is NULL and the result OK when the key is absent and need not be there. */
+static enum err want_key(const struct gguf *g, const char *key, bool required, const struct key **k, struct why *why)
+{
+    *k = find_key(g, key);
+    if (!*k && required)
+        return because(why, ERR_FORMAT, "\"%s\" lacks the key \"%s\"", g->name, key);
+    return OK;
+}
+
+static enum err wrong_type(const struct gguf *g, const struct key *k, const char *wanted, struct why *why)
+{
+    if (k->type == GGUF_ARRAY)
+        return because(why, ERR_FORMAT, "\"%s\": key \"%s\" is an array of %s, not %s", g->name, shown(k->name).text,
+                       value_types[k->element].name, wanted);
+    return because(why, ERR_FORMAT, "\"%s\": key \"%s\" is of type %s, not %s", g->name, shown(k->name).text,
+                   value_types[k->type].name, wanted);
+}
+
+static int64_t sign_extend(uint64_t value, uint32_t bytes)
+{
+    uint32_t unused = 64 - 8 * bytes;
+    return (int64_t)(value << unused) >> unused;
+}
+
+enum err gguf_get_u32(const struct gguf *g, const char *key, bool required, uint32_t *out, struct why *why)
+{
+    const struct key *k;
+    enum err err = want_key(g, key, required, &k, why);
+    if (err != OK || !k)
+        return err;
+    bool is_signed = k->type == GGUF_I8 || k->type == GGUF_I16 || k->type == GGUF_I32 || k->type == GGUF_I64;
+    bool is_unsigned = k->type == GGUF_U8 || k->type == GGUF_U16 || k->type == GGUF_U32 || k->type == GGUF_U64;
+    if (!is_signed && !is_unsigned)
+        return wrong_type(g, k, "an integer", why);
+    uint64_t value = 0;
+    memcpy(&value, k->value, value_types[k->type].bytes);
+    if (is_signed && sign_extend(value, value_types[k->type].bytes) < 0)
+        return because(why, ERR_FORMAT, "\"%s\": key \"%s\" is %lld; it must not be negative", g->name, key,
+                       (long long)sign_extend(value, value_types[k->type].bytes));
+    if (value > UINT32_MAX)
+        return because(why, ERR_FORMAT, "\"%s\": key \"%s\" is %llu, more than 32 bits hold", g->name, key, (unsigned long long)value);
+    *out = (uint32_t)value;
+    return OK;
+}
+
+enum err gguf_get_f32(const struct gguf *g, const char *key, bool required, float *out, struct why *why)
+{
+    const struct key *k;
+    enum err err = want_key(g, key, required, &k, why);
+    if (err != OK || !k)
+        return err;
+    if (k->type == GGUF_F32) {
+        memcpy(out, k->value, sizeof *out);
+        return OK;
+    }
+    if (k->type != GGUF_F64)
+        return wrong_type(g, k, "a floating-point number", why);
+    double wide;
+    memcpy(&wide, k->value, sizeof wide);
+    *out = (float)wide;
+    return OK;
+}
+
+enum err gguf_get_bool(const struct gguf *g, const char *key, bool required, bool *out, struct why *why)
+{
+    const struct key *k;
+    enum err err = want_key(g, key, required, &k, why);
+    if (err != OK || !k)
+        return err;
+    if (k->type != GGUF_BOOL)
+        return wrong_type(g, k, "a bool", why);
+    if (*k->value > 1)
+        return because(why, ERR_FORMAT, "\"%s\": key \"%s\" is %u, neither true nor false", g->name, key, *k->value);
+    *out = *k->value == 1;
+    return OK;
+}
+
+enum err gguf_get_string(const struct gguf *g, const char *key, bool required, struct gguf_string *out, struct why *why)
+{
+    const struct key *k;
+    enum err err = want_key(g, key, required, &k, why);
+    if (err != OK || !k)
+        return err;
+    if (k->type != GGUF_STRING)
+        return wrong_type(g, k, "a string", why);
+    *out = k->string;
+    return OK;
+}
+
+enum err gguf_get_strings(const struct gguf *g, const char *key, bool required, const struct gguf_string **out, uint64_t *count,
+                          struct why *why)
+{
+    const struct key *k;
+    *out = NULL;
+    *count = 0;
+    enum err err = want_key(g, key, required, &k, why);
+    if (err != OK || !k)
+        return err;
+    if (k->type != GGUF_ARRAY || k->element != GGUF_STRING)
+        return wrong_type(g, k, "an array of strings", why);
+    *out = k->strings;
+    *count = k->count;
+    return OK;
+}
+
+enum err gguf_get_array(const struct gguf *g, const char *key, bool required, enum gguf_value_type element, const uint8_t **out,
+                        uint64_t *count, struct why *why)
+{
+    must((uint32_t)element < VALUE_TYPES && value_types[element].bytes > 0);
+    const struct key *k;
+    *out = NULL;
+    *count = 0;
+    enum err err = want_key(g, key, required, &k, why);
+    if (err != OK || !k)
+        return err;
+    if (k->type != GGUF_ARRAY || k->element != element) {
+        char wanted[32];
+        snprintf(wanted, sizeof wanted, "an array of %s", value_types[element].name);
+        return wrong_type(g, k, wanted, why);
+    }
+    *out = k->value;
+    *count = k->count;
+    return OK;
+}
+
+uint32_t gguf_tensor_count(const struct gguf *g)
+{
+    return g->tensor_count;
+}
+
+const struct gguf_tensor *gguf_tensor_at(const struct gguf *g, uint32_t index)
+{
+    must(index < g->tensor_count);
+    return &g->tensors[index];
+}
+
+const struct gguf_tensor *gguf_tensor_find(const struct gguf *g, const char *name)
+{
+    struct gguf_string wanted = string_of(name);
+    uint32_t low = 0, high = g->tensor_count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        const struct gguf_tensor *t = &g->tensors[g->by_name[middle]];
+        int order = compare_names(wanted, t->name);
+        if (order == 0)
+            return t;
+        if (order < 0)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return NULL;
+}
