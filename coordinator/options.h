@@ -1,0 +1,79 @@
+/*
+ * options: everything that can be set, once: the list below makes the structure, the parser, the help text and the check that
+ * deploy/quire.conf names each of them.
+ *
+ * Values come from --config FILE ("name = value" lines, # comments) and from the command line, which wins.
+ */
+#ifndef QUIRE_COORDINATOR_OPTIONS_H
+#define QUIRE_COORDINATOR_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+enum { OPTION_TEXT_BYTES = 512 };
+
+/*
+ * X(kind, field, "name", "default", least, most, "help")
+ * kinds: TEXT (char[OPTION_TEXT_BYTES]), COUNT (uint32_t), BYTES (uint64_t, with K, M, G), FLAG (bool).
+ * "" as default of a COUNT or BYTES means 0: chosen at start.
+ */
+#define SERVE_OPTIONS(X)                                                                                                   \
+    X(TEXT, model, "model", "", 0, 0, "GGUF file to serve (-m)")                                                           \
+    X(TEXT, host, "host", "127.0.0.1", 0, 0, "address to listen on; anything but loopback wants --api-key-file")           \
+    X(COUNT, port, "port", "8080", 0, 65535, "TCP port; 0 takes a free one and says which")                                \
+    X(TEXT, name, "name", "default", 0, 0, "name of the server's shared memory; two servers of one name never meet")       \
+    X(COUNT, workers, "workers", "", 0, 1024, "worker processes, all groups together; default: the cores it may run on")   \
+    X(COUNT, groups, "groups", "", 0, 64, "groups that the workers form; default: one a memory node")                      \
+    X(COUNT, spares, "spares", "1", 0, 64, "workers that wait, attached, to take a dead one's place")                      \
+    X(COUNT, fake_nodes, "fake-nodes", "0", 0, 64, "pretend that the cores are split over this many memory nodes; tests")  \
+    X(BYTES, kv_memory, "kv-memory", "", 0, UINT64_MAX, "bytes of KV pages; default: min(2G, a third of what is free)")    \
+    X(COUNT, ctx, "ctx", "", 0, 1u << 24, "positions of one sequence; default: what the model was trained for")            \
+    X(COUNT, session_slots, "session-slots", "256", 1, 1024, "most sequences that can ever run at once")                   \
+    X(COUNT, max_sessions, "max-sessions", "", 0, 1024, "sequences that run at once; can change while running")            \
+    X(COUNT, max_queue, "max-queue", "1024", 0, 1u << 20, "requests that may wait; more get 429")                          \
+    X(COUNT, max_gap_ms, "max-gap-ms", "100", 1, 60000, "bound on the time between two tokens while prompts come in")      \
+    X(BYTES, max_body, "max-body", "8M", 1024, 1u << 30, "largest request body; larger ones get 413")                      \
+    X(COUNT, max_connections, "max-connections", "", 0, 1u << 20, "open client connections; default: from the descriptors") \
+    X(COUNT, drain, "drain", "30", 0, 86400, "seconds that running requests have to finish after SIGTERM")                 \
+    X(TEXT, api_key_file, "api-key-file", "", 0, 0, "file with one API key a line; without it no key is asked for")        \
+    X(TEXT, cors_origin, "cors-origin", "*", 0, 0, "origin that browsers may call from; * reflects any, none for no CORS") \
+    X(TEXT, shm_dir, "shm-dir", "", 0, 0, "tmpfs or hugetlbfs directory in place of /dev/shm")                             \
+    X(TEXT, kernels, "kernels", "", 0, 0, "reference, avx2 or avx512; default: the best that this machine runs")           \
+    X(FLAG, no_pin, "no-pin", "", 0, 0, "do not pin workers to cores")                                                     \
+    X(TEXT, log_level, "log-level", "info", 0, 0, "debug, info, warn or error")
+
+struct serve_options {
+#define OPTION_FIELD_TEXT(field) char field[OPTION_TEXT_BYTES];
+#define OPTION_FIELD_COUNT(field) uint32_t field;
+#define OPTION_FIELD_BYTES(field) uint64_t field;
+#define OPTION_FIELD_FLAG(field) bool field;
+#define X(kind, field, name, fallback, least, most, help) OPTION_FIELD_##kind(field)
+    SERVE_OPTIONS(X)
+#undef X
+};
+
+void serve_options_init(struct serve_options *o);
+
+/*
+ * Reads argv[1..) over what stands in *o. Both --name=value and --name value. An argument without -- is put into
+ * rest (at most rest_max of them, else an error). ERR_INVALID with a sentence that names the option.
+ */
+enum err serve_options_parse(struct serve_options *o, int argc, char **argv, const char **rest, uint32_t rest_max, uint32_t *rest_count,
+                             struct why *why);
+
+/* One "name = value" a line. */
+enum err serve_options_read_file(struct serve_options *o, const char *path, struct why *why);
+
+/* Sets one option by name, as a file or the command line would. */
+enum err serve_option_set(struct serve_options *o, const char *name, const char *value, struct why *why);
+
+/* "2G", "512M", "65536". */
+enum err parse_bytes(const char *text, uint64_t *out, struct why *why);
+enum err parse_count(const char *text, uint32_t *out, struct why *why);
+
+/* The help lines of all options, on stdout. */
+void serve_options_print_help(void);
+
+#endif
