@@ -12,8 +12,13 @@
  * clamped to +-127; a block whose amax is below 2^-100 has a = 0 and q = 0. s = a * (float)sum(q).
  * Quantised product, for each output row r and token t, over blocks b in order of k, y starting at 0:
  *   acc = sum over the block of (code - bias) * q, exact in int32;  y = fmaf(d * a, (float)acc, y);
- *   and for types with a minimum:                                   y = fmaf(m, s, y).      d, m: f16 widened to f32.
+ *   and for types with a minimum:                                   y = fmaf(m, s, y).
+ * d and m are those of tile_format.h, exact in float. Types with two scales in 32 k do both halves of a block in turn, as if
+ * each were a block, with the a of the whole and s = a * (float)sum(q) of the half.
  * Float product: y = fmaf(w widened to f32, x, y) over k in order.
+ *
+ * Not finite: a block that holds an infinity or a NaN has a = s = NaN and q = 0. NaNs are all the same: the promise of equal
+ * bits does not cover their sign and payload.
  */
 #ifndef QUIRE_MODEL_KERNELS_H
 #define QUIRE_MODEL_KERNELS_H
@@ -38,6 +43,7 @@ enum {
  *   scale [group][cols / 32][8]             a
  *   sum   [group][cols / 32][8]             s = a * sum(q)
  *   isum  [group][cols / 32][8]             sum(q)
+ *   half  [group][cols / 32][8]             sum(q) of the first 16 of the 32
  */
 struct activations {
     uint32_t tokens;
@@ -48,11 +54,12 @@ struct activations {
     float *scale;
     float *sum;
     int32_t *isum;
+    int32_t *half;
 };
 
 /* Bytes that activations_place needs for up to `tokens` tokens of `cols` columns. */
 size_t activations_bytes(uint32_t tokens, uint32_t cols);
-/* Points q, scale, sum, isum into memory (KERNEL_ALIGN-aligned) and sets tokens, cols, x, x_stride. */
+/* Points q, scale, sum, isum, half into memory (KERNEL_ALIGN-aligned) and sets tokens, cols, x, x_stride. */
 void activations_place(struct activations *a, void *memory, uint32_t tokens, uint32_t cols, const float *x, size_t x_stride);
 
 enum product_mode { PRODUCT_STORE, PRODUCT_ADD }; /* y = w x;  y = y + (w x), one addition after the whole sum */
@@ -64,8 +71,8 @@ enum product_mode { PRODUCT_STORE, PRODUCT_ADD }; /* y = w x;  y = y + (w x), on
  * f16 at v_offset. pages[p] is the start of the page of positions [16 p, 16 p + 16).
  *
  * Meaning: scores s = scale * (even + odd), where even and odd are fmaf sums over the even and the odd dimensions in order
- * (softcap c > 0: s = c * tanh(s / c)). Per grid chunk of 256 absolute positions: m = max s, p = kernel_expf(s - m),
- * l = sum p (16-lane tree), o[d] = fmaf(p, v[d], o[d]) over positions in order. Chunks are combined in order:
+ * (softcap c > 0: s = c * kernel_tanhf(s / c)). Per grid chunk of 256 absolute positions: m = max s, p = kernel_expf(s - m),
+ * l = sum p (16-lane tree, lane = position % 16), o[d] = fmaf(p, v[d], o[d]) over positions in order. Chunks are combined in order:
  * M = max(m0, m1), f0 = kernel_expf(m0 - M), f1 = kernel_expf(m1 - M), l = fmaf(l1, f1, l0 * f0), o likewise; out = o / l.
  * Masked positions are left out, never multiplied; chunks wholly outside are skipped.
  */
@@ -101,7 +108,7 @@ struct kernels {
     void (*product)(const struct tile_matrix *w, uint32_t first_tile, uint32_t last_tile, const struct activations *a,
                     float *y, size_t y_stride, enum product_mode mode, void *scratch);
 
-    /* y[i] = x[i] * (1 / sqrtf(mean(x^2) + eps)) * weight[i]; n floats; y may be x. */
+    /* y[i] = x[i] * inv * weight[i], inv = 1 / sqrtf(sum / n + eps), sum by fmaf(x, x, lane); n floats; y may be x. */
     void (*rms_norm)(float *y, const float *x, const float *weight, uint32_t n, float eps);
 
     /* out[i] = gate[i] / (1 + kernel_expf(-gate[i])) * up[i] */
@@ -122,6 +129,9 @@ size_t product_scratch_bytes(uint32_t max_cols);
 
 /* The polynomial exp of every set; 0 below -103.97, +inf above 88.72, exact at 0, NaN stays NaN. */
 float kernel_expf(float x);
+
+/* tanh by way of kernel_expf: 1 - 2 / (exp(2 |x|) + 1), with the sign of x. */
+float kernel_tanhf(float x);
 
 extern const struct kernels kernels_reference;
 

@@ -1,0 +1,71 @@
+/*
+ * layout: what all kernel sets share: where quantised activations lie, how large scratch is, and what is not hot.
+ */
+#include <math.h>
+
+#include "base/must.h"
+#include "model/kernels/kernels.h"
+#include "model/kernels/scratch.h"
+
+static size_t aligned(size_t bytes)
+{
+    return (bytes + KERNEL_ALIGN - 1) / KERNEL_ALIGN * KERNEL_ALIGN;
+}
+
+static size_t group_count(uint32_t tokens)
+{
+    return ((size_t)tokens + ACTIVATION_GROUP - 1) / ACTIVATION_GROUP;
+}
+
+/* Bytes of the codes, and of each of the per-block arrays. Columns that are no multiple of 32 are never quantised. */
+static size_t code_bytes(uint32_t tokens, uint32_t cols)
+{
+    return aligned(group_count(tokens) * ACTIVATION_GROUP * cols);
+}
+
+static size_t per_block_bytes(uint32_t tokens, uint32_t cols)
+{
+    return aligned(group_count(tokens) * ACTIVATION_GROUP * (cols / TILE_K) * sizeof(float));
+}
+
+size_t activations_bytes(uint32_t tokens, uint32_t cols)
+{
+    return code_bytes(tokens, cols) + 4 * per_block_bytes(tokens, cols);
+}
+
+void activations_place(struct activations *a, void *memory, uint32_t tokens, uint32_t cols, const float *x, size_t x_stride)
+{
+    must((uintptr_t)memory % KERNEL_ALIGN == 0);
+    uint8_t *at = memory;
+    size_t per_block = per_block_bytes(tokens, cols);
+    *a = (struct activations){.tokens = tokens, .cols = cols, .x = x, .x_stride = x_stride};
+    a->q = (int8_t *)at;
+    at += code_bytes(tokens, cols);
+    a->scale = (float *)(void *)at;
+    a->sum = (float *)(void *)(at + per_block);
+    a->isum = (int32_t *)(void *)(at + 2 * per_block);
+    a->half = (int32_t *)(void *)(at + 3 * per_block);
+}
+
+size_t product_scratch_bytes(uint32_t max_cols)
+{
+    return aligned(sizeof(struct unpacked_block) * (((size_t)max_cols + TILE_K - 1) / TILE_K));
+}
+
+size_t attention_scratch_bytes(uint32_t head_dim)
+{
+    return aligned(ATTENTION_ROWS * (ATTENTION_GRID + 2 * (size_t)head_dim) * sizeof(float));
+}
+
+void rope_rotate(float *x, uint32_t heads, size_t head_stride, uint32_t pairs, const float *cos_sin)
+{
+    for (uint32_t h = 0; h < heads; h++) {
+        float *head = x + h * head_stride;
+        for (uint32_t i = 0; i < pairs; i++) {
+            float c = cos_sin[2 * i], s = cos_sin[2 * i + 1];
+            float even = head[2 * i], odd = head[2 * i + 1];
+            head[2 * i] = even * c - odd * s;
+            head[2 * i + 1] = even * s + odd * c;
+        }
+    }
+}
