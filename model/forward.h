@@ -44,12 +44,24 @@ struct shared_buffers {
 /* Lays the buffers out in one block; base NULL only counts. Returns the bytes. */
 uint64_t shared_buffers_place(struct shared_buffers *b, const struct model *m, uint32_t capacity, uint32_t logit_rows, uint8_t *base);
 
+/*
+ * A batch that came from elsewhere, held against what forward_run demands: 1 to capacity tokens, runs ascending and
+ * without holes, positions below the context, ids below vocab. ERR_INVALID says which run or row is wrong.
+ * The page pointers are the caller's word.
+ */
+enum err batch_check(const struct batch *b, const struct model *m, uint32_t capacity, struct why *why);
+
+enum { FORWARD_MAX_CAPACITY = 1024 };
+
 struct forward; /* one rank's private side: scratch and pointers */
 
 /* Waits for the other ranks; ERR_ABORTED ends the step at once. arg is the caller's. */
 typedef enum err (*meet_fn)(void *arg);
 
-/* weights: the built block. Everything a step needs is allocated here. */
+/*
+ * weights: the built block, which must outlive f, like *m and *k. Everything a step needs is allocated here.
+ * A capacity of 0 or above FORWARD_MAX_CAPACITY is ERR_INVALID; logit_rows is at most capacity.
+ */
 enum err forward_open(struct forward **out, const struct model *m, const uint8_t *weights, const struct kernels *k,
                       uint32_t capacity, uint32_t logit_rows, struct why *why);
 void forward_close(struct forward *f);
@@ -57,7 +69,7 @@ void forward_close(struct forward *f);
 /* Sets this rank's place in its group; between steps only. meet may be NULL when ranks is 1. */
 void forward_join(struct forward *f, uint32_t rank, uint32_t ranks, const struct shared_buffers *shared, meet_fn meet, void *meet_arg);
 
-/* All layers. On return hidden holds the residual stream of all rows, whole for every rank. OK or ERR_ABORTED. */
+/* All layers of a batch that batch_check has passed. On return hidden holds the residual stream of all rows, whole for every rank. OK or ERR_ABORTED. */
 enum err forward_run(struct forward *f, const struct batch *b);
 
 /*

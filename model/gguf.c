@@ -467,6 +467,12 @@ bool gguf_has(const struct gguf *g, const char *key)
     return find_key(g, key) != NULL;
 }
 
+bool gguf_is_array(const struct gguf *g, const char *key)
+{
+    const struct key *k = find_key(g, key);
+    return k && k->type == GGUF_ARRAY;
+}
+
 /* *k is NULL and the result OK when the key is absent and need not be there. */
 static enum err want_key(const struct gguf *g, const char *key, bool required, const struct key **k, struct why *why)
 {

@@ -49,6 +49,7 @@ uint64_t gguf_hash(const struct gguf *g);
 uint64_t gguf_file_bytes(const struct gguf *g);
 
 bool gguf_has(const struct gguf *g, const char *key);
+bool gguf_is_array(const struct gguf *g, const char *key);
 /*
  * Typed getters. An absent key gives OK and leaves *out untouched when `required` is false, else ERR_FORMAT naming the key;
  * a value of another type, or one that does not fit, is ERR_FORMAT naming key and type. Integer getters take every integer type.

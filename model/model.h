@@ -16,7 +16,16 @@
 #include "model/gguf.h"
 #include "model/tiles.h"
 
-enum { MODEL_MAX_LAYERS = 256, MODEL_NAME_BYTES = 128 };
+enum {
+    MODEL_MAX_LAYERS = 256,
+    MODEL_MAX_DIM = 65536,
+    MODEL_MAX_HEADS = 1024,
+    MODEL_MAX_HEAD_DIM = 256,
+    MODEL_MAX_FFN = 1 << 20,
+    MODEL_MAX_VOCAB = 1 << 22,
+    MODEL_MAX_CONTEXT = 1 << 20,
+    MODEL_NAME_BYTES = 128,
+};
 
 enum arch { ARCH_LLAMA = 1 };
 
@@ -50,7 +59,9 @@ struct model {
     uint32_t context_train; /* as the file says */
     uint32_t rope_pairs;    /* rotated pairs of each head (rotary dimensions / 2) */
     float rms_eps;
-    float attn_scale; /* 1 / sqrtf(head_dim) unless the file says otherwise */
+    float attn_scale;  /* 1 / sqrtf(head_dim) */
+    float rope_base;   /* pair i turns by base^(-2 i / (2 rope_pairs)) a position ... */
+    float rope_factor; /* ... divided by this (linear scaling; 1: none) */
     uint64_t hash;    /* of the file's header; same model, same hash */
     uint64_t parameters;
     uint64_t file_bytes;
@@ -92,7 +103,24 @@ static inline const float *model_vector(const struct weight_vector *v, const uin
     return (const float *)(const void *)(weights + v->offset);
 }
 
-/* Bytes of one KV page (16 tokens, all layers, K and V in f16). */
-uint64_t model_page_bytes(const struct model *m);
+/*
+ * A KV page holds 16 positions of all layers: per layer and kv head K as [head_dim / 2][16][2], then V as [16][head_dim],
+ * both f16. Offsets are bytes from the start of the page, multiples of 64.
+ */
+static inline uint64_t model_page_k_offset(const struct model *m, uint32_t layer, uint32_t kv_head)
+{
+    return ((uint64_t)layer * m->kv_heads + kv_head) * 2 * ((uint64_t)m->head_dim * 16 * sizeof(uint16_t));
+}
+
+static inline uint64_t model_page_v_offset(const struct model *m, uint32_t layer, uint32_t kv_head)
+{
+    return model_page_k_offset(m, layer, kv_head) + (uint64_t)m->head_dim * 16 * sizeof(uint16_t);
+}
+
+/* Bytes of one page. */
+static inline uint64_t model_page_bytes(const struct model *m)
+{
+    return model_page_k_offset(m, m->layers, 0);
+}
 
 #endif

@@ -1,0 +1,72 @@
+/*
+ * arch_llama: Llama and what is built like it (SmolLM2, TinyLlama, Mistral without window): RMSNorm before each half of a
+ * layer, grouped-query attention with rotary positions, a gated SiLU network. Touvron et al., arXiv:2302.13971; grouped
+ * queries: arXiv:2305.13245; rotary positions: arXiv:2104.09864.
+ *
+ * GGUF files of this family hold the rows of Wq and Wk so that rotated pairs are neighbours.
+ */
+#include "model/arch.h"
+#include "model/forward_internal.h"
+
+static const struct tensor_role roles[] = {
+    {"token_embd.weight", offsetof(struct model, embed), EXTENT_VOCAB, EXTENT_DIM, false},
+    {"output.weight", offsetof(struct model, head), EXTENT_VOCAB, EXTENT_DIM, true}, /* absent: the embedding again */
+    {"output_norm.weight", offsetof(struct model, out_norm), EXTENT_ONE, EXTENT_DIM, false},
+    {0},
+};
+
+static const struct tensor_role layer_roles[] = {
+    {"attn_norm.weight", offsetof(struct model_layer, attn_norm), EXTENT_ONE, EXTENT_DIM, false},
+    {"attn_q.weight", offsetof(struct model_layer, q), EXTENT_HEADS, EXTENT_DIM, false},
+    {"attn_k.weight", offsetof(struct model_layer, k), EXTENT_KV_HEADS, EXTENT_DIM, false},
+    {"attn_v.weight", offsetof(struct model_layer, v), EXTENT_KV_HEADS, EXTENT_DIM, false},
+    {"attn_output.weight", offsetof(struct model_layer, o), EXTENT_DIM, EXTENT_HEADS, false},
+    {"ffn_norm.weight", offsetof(struct model_layer, ffn_norm), EXTENT_ONE, EXTENT_DIM, false},
+    {"ffn_gate.weight", offsetof(struct model_layer, gate), EXTENT_FFN, EXTENT_DIM, false},
+    {"ffn_up.weight", offsetof(struct model_layer, up), EXTENT_FFN, EXTENT_DIM, false},
+    {"ffn_down.weight", offsetof(struct model_layer, down), EXTENT_DIM, EXTENT_FFN, false},
+    {0},
+};
+
+/* hidden is (tokens, dim). Each rank computes its own rows of every product; a meeting makes them everybody's. */
+static enum err run(struct forward *f, const struct batch *b)
+{
+    const struct model *m = f->m;
+
+    forward_embed(f, b);                            /* hidden = embedding of each token */
+    if (forward_meet(f) != OK)
+        return ERR_ABORTED;
+    for (uint32_t layer = 0; layer < m->layers; layer++) {
+        const struct model_layer *l = &m->layer[layer];
+
+        forward_take_normed(f, b, &l->attn_norm);   /* x = norm(hidden) */
+        forward_qkv(f, b, layer);                   /* q, k, v = Wq x, Wk x, Wv x; rope(q), rope(k); k and v to their pages */
+        if (forward_meet(f) != OK)
+            return ERR_ABORTED;
+        forward_attend(f, b, layer);                /* attn = softmax(q k' / sqrt(head_dim)) v */
+        if (forward_meet(f) != OK)
+            return ERR_ABORTED;
+        forward_take(f, b, f->shared.attn, m->heads * m->head_dim);
+        forward_add(f, &l->o);                      /* hidden += Wo attn */
+        if (forward_meet(f) != OK)
+            return ERR_ABORTED;
+
+        forward_take_normed(f, b, &l->ffn_norm);    /* x = norm(hidden) */
+        forward_gated(f, &l->gate, &l->up);         /* act = silu(Wgate x) * (Wup x) */
+        if (forward_meet(f) != OK)
+            return ERR_ABORTED;
+        forward_take(f, b, f->shared.act, m->ffn);
+        forward_add(f, &l->down);                   /* hidden += Wdown act */
+        if (forward_meet(f) != OK)
+            return ERR_ABORTED;
+    }
+    return OK;
+}
+
+const struct architecture arch_llama = {
+    .id = ARCH_LLAMA,
+    .name = "llama",
+    .roles = roles,
+    .layer_roles = layer_roles,
+    .run = run,
+};

@@ -1,0 +1,65 @@
+/*
+ * forward_internal: the parts of which an arch_*.c puts its forward pass together. For forward.c and arch_*.c only.
+ *
+ * Each part does this rank's share and meets nobody; the pass says where ranks meet. Between two meetings every rank reads
+ * only what was written before the first of them, and writes only its own rows.
+ */
+#ifndef QUIRE_MODEL_FORWARD_INTERNAL_H
+#define QUIRE_MODEL_FORWARD_INTERNAL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "model/forward.h"
+
+struct forward {
+    const struct model *m;
+    const uint8_t *weights;
+    const struct kernels *k;
+    uint32_t capacity, logit_rows;
+    bool quantise; /* some matrix is of a quantised type */
+
+    /* forward_join */
+    uint32_t rank, ranks;
+    struct shared_buffers shared;
+    meet_fn meet;
+    void *meet_arg;
+
+    /* private memory, one block */
+    uint8_t *memory;
+    float *x;                   /* (capacity, dim): normed rows */
+    float *out[2];              /* (capacity, CHUNK_ROWS): outputs on their way elsewhere */
+    void *quantised;            /* behind `in` */
+    void *product_scratch;
+    void *attention_scratch;
+
+    struct activations in; /* the inputs of the products that come next */
+};
+
+/* hidden[t] = embedding of token t, for every ranks-th token. */
+void forward_embed(struct forward *f, const struct batch *b);
+
+/* The next inputs: rms_norm(hidden) * weight, all rows. */
+void forward_take_normed(struct forward *f, const struct batch *b, const struct weight_vector *weight);
+
+/* The next inputs: rows of a shared buffer of `cols` columns, all rows. */
+void forward_take(struct forward *f, const struct batch *b, const float *x, uint32_t cols);
+
+/* My rows of q, k and v: q, rotated, into shared q; k, rotated, and v as f16 into the pages. Reads the inputs. */
+void forward_qkv(struct forward *f, const struct batch *b, uint32_t layer);
+
+/* My units of softmax(scale q k') v over the positions of each sequence so far: shared q and pages into shared attn. */
+void forward_attend(struct forward *f, const struct batch *b, uint32_t layer);
+
+/* hidden += w x, my rows. Reads the inputs. */
+void forward_add(struct forward *f, const struct weight *w);
+
+/* act = silu(gate x) * (up x), my rows of both. Reads the inputs. */
+void forward_gated(struct forward *f, const struct weight *gate, const struct weight *up);
+
+static inline enum err forward_meet(struct forward *f)
+{
+    return f->meet ? f->meet(f->meet_arg) : OK;
+}
+
+#endif
