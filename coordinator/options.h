@@ -30,8 +30,8 @@ enum { OPTION_TEXT_BYTES = 512 };
     X(COUNT, fake_nodes, "fake-nodes", "0", 0, 64, "pretend that the cores are split over this many memory nodes; tests")  \
     X(BYTES, kv_memory, "kv-memory", "", 0, UINT64_MAX, "bytes of KV pages; default: min(2G, a third of what is free)")    \
     X(COUNT, ctx, "ctx", "", 0, 1u << 24, "positions of one sequence; default: what the model was trained for")            \
-    X(COUNT, session_slots, "session-slots", "256", 1, 1024, "most sequences that can ever run at once")                   \
-    X(COUNT, max_sessions, "max-sessions", "", 0, 1024, "sequences that run at once; can change while running")            \
+    X(COUNT, session_slots, "session-slots", "256", 1, 512, "most sequences that can ever run at once")                   \
+    X(COUNT, max_sessions, "max-sessions", "", 0, 512,  "sequences that run at once; can change while running")            \
     X(COUNT, max_queue, "max-queue", "1024", 0, 1u << 20, "requests that may wait; more get 429")                          \
     X(COUNT, max_gap_ms, "max-gap-ms", "100", 1, 60000, "bound on the time between two tokens while prompts come in")      \
     X(BYTES, max_body, "max-body", "8M", 1024, 1u << 30, "largest request body; larger ones get 413")                      \

@@ -1,0 +1,567 @@
+/* Who runs: admission, results, and what a sequence's end or a group's fall leaves behind. */
+#include "coordinator/scheduler.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/must.h"
+#include "coordinator/scheduler_internal.h"
+#include "shm/sequence_table.h"
+
+/* ---- life of the scheduler ---- */
+
+static enum err open_parts(struct scheduler *s, struct why *why)
+{
+    enum err e = page_pool_open(&s->pool, s->arena, why);
+    if (!e)
+        e = prefix_cache_open(&s->cache, s->pool, why);
+    if (!e)
+        e = session_slots_open(&s->slots, s->arena, why);
+    if (e)
+        return e;
+    s->found = calloc(pages_for(s->arena->geometry.context), sizeof *s->found);
+    if (!s->found)
+        return because(why, ERR_NOMEM, "could not open the scheduler: no memory");
+    for (uint32_t g = 0; g < s->group_count; g++)
+        for (uint32_t i = 0; i < MAX_FLIGHTS; i++)
+            if (!(s->groups[g].flights[i] = calloc(1, sizeof(struct flight))))
+                return because(why, ERR_NOMEM, "could not open the scheduler: no memory");
+    return OK;
+}
+
+enum err scheduler_open(struct scheduler **out, const struct scheduler_config *config, const struct scheduler_hooks *hooks, struct why *why)
+{
+    const struct arena_geometry *geometry = &config->arena->geometry;
+    struct scheduler *s = calloc(1, sizeof *s);
+    if (!s)
+        return because(why, ERR_NOMEM, "could not open the scheduler: no memory");
+    s->config = *config;
+    s->hooks = *hooks;
+    s->arena = config->arena;
+    s->max_sessions = config->max_sessions;
+    s->group_count = geometry->groups;
+    s->next_number = 1;
+    uint64_t pool_tokens = (uint64_t)geometry->pages_per_node[0] * PAGE_TOKENS;
+    s->token_limit = pool_tokens < geometry->context ? (uint32_t)pool_tokens : geometry->context;
+    for (uint32_t g = 0; g < s->group_count; g++)
+        s->groups[g] = (struct group){.node = geometry->group_node[g], .next_step = 1, .decode_us = 5000, .prefill_token_us = 500};
+    enum err e = open_parts(s, why);
+    if (e) {
+        scheduler_close(s);
+        return e;
+    }
+    *out = s;
+    return OK;
+}
+
+static void sequence_free(struct sequence *q)
+{
+    free(q->tokens);
+    free(q->chain);
+    free(q);
+}
+
+void scheduler_close(struct scheduler *s)
+{
+    if (!s)
+        return;
+    for (struct sequence *q; (q = s->waiting.first);) {
+        sequence_list_remove(&s->waiting, q);
+        sequence_free(q);
+    }
+    for (struct sequence *q; (q = s->running.first);) {
+        sequence_list_remove(&s->running, q);
+        sequence_free(q);
+    }
+    for (uint32_t g = 0; g < s->group_count; g++)
+        for (uint32_t i = 0; i < MAX_FLIGHTS; i++)
+            free(s->groups[g].flights[i]);
+    free(s->found);
+    if (s->slots)
+        session_slots_close(s->slots);
+    if (s->cache)
+        prefix_cache_close(s->cache);
+    if (s->pool)
+        page_pool_close(s->pool);
+    free(s);
+}
+
+/* ---- coming ---- */
+
+static struct sequence *sequence_new(const struct scheduler *s, const struct sequence_spec *spec)
+{
+    uint64_t room = (uint64_t)spec->token_count + spec->max_tokens;
+    if (room > s->token_limit)
+        room = s->token_limit;
+    struct sequence *q = calloc(1, sizeof *q);
+    if (!q)
+        return NULL;
+    q->tokens = malloc(room * sizeof *q->tokens);
+    q->chain = malloc(pages_for((uint32_t)room) * sizeof *q->chain);
+    if (!q->tokens || !q->chain) {
+        sequence_free(q);
+        return NULL;
+    }
+    memcpy(q->tokens, spec->tokens, spec->token_count * sizeof *q->tokens);
+    q->spec = *spec;
+    q->spec.tokens = q->tokens;
+    q->spec.max_tokens = (uint32_t)(room - spec->token_count);
+    snprintf(q->id, sizeof q->id, "%s", spec->id);
+    q->spec.id = q->id;
+    q->slot = SESSION_NONE;
+    q->prompt_tokens = q->n_tok = spec->token_count;
+    return q;
+}
+
+enum err scheduler_submit(struct scheduler *s, const struct sequence_spec *spec, uint64_t now, struct sequence **out, struct why *why)
+{
+    must(spec->token_count > 0);
+    uint64_t least = (uint64_t)spec->token_count + (spec->max_tokens > 0);
+    if (least > s->token_limit)
+        return because(why, ERR_INVALID, "the prompt has %u tokens, and a sequence can have %u, the answer included", spec->token_count,
+                       s->token_limit);
+    if (s->waiting.count >= s->config.max_queue + (s->running.count < s->max_sessions))
+        return because(why, ERR_FULL, "%u requests wait already; try again later", s->waiting.count);
+    struct sequence *q = sequence_new(s, spec);
+    if (!q)
+        return because(why, ERR_FULL, "no memory for another request; try again later");
+    q->order = s->next_order++;
+    q->arrived_us = now;
+    sequence_list_append(&s->waiting, q);
+    *out = q;
+    return OK;
+}
+
+/* ---- leaving ---- */
+
+/* Also in the plan that is being made. */
+static void forget_in_flights(struct group *group, const struct sequence *q)
+{
+    for (uint32_t i = 0; i < MAX_FLIGHTS; i++)
+        for (uint32_t r = 0; r < group->flights[i]->row_count; r++)
+            if (group->flights[i]->owners[r] == q)
+                group->flights[i]->owners[r] = NULL;
+}
+
+/* Gives pages, row and slot back; who takes them next waits for the last plan that names them. */
+static void leave_slot(struct scheduler *s, struct sequence *q)
+{
+    struct group *group = &s->groups[q->group];
+    forget_in_flights(group, q);
+    for (uint32_t i = q->pages; i-- > 0;) /* last first: a page is never evicted before those behind it */
+        page_pool_release(s->pool, sequence_row_entry(s->arena, q->slot, 0, i).page, q->last_plan);
+    sequence_row_end(s->arena, q->slot);
+    session_slots_release(s->slots, q->slot, q->last_plan);
+    q->slot = SESSION_NONE;
+    q->pages = q->indexed = q->sealed = 0;
+    group->running--;
+    sequence_list_remove(&s->running, q);
+}
+
+static void remove_sequence(struct scheduler *s, struct sequence *q)
+{
+    if (q->state == SEQUENCE_WAITING)
+        sequence_list_remove(&s->waiting, q);
+    else
+        leave_slot(s, q);
+    sequence_move(q, SEQUENCE_DONE);
+}
+
+void scheduler_cancel(struct scheduler *s, struct sequence *q)
+{
+    remove_sequence(s, q);
+    sequence_free(q);
+}
+
+static void end_sequence(struct scheduler *s, struct sequence *q, enum finish_reason reason)
+{
+    remove_sequence(s, q);
+    q->spec.events->ended(q->spec.owner, reason);
+    sequence_free(q);
+}
+
+void scheduler_preempt_youngest(struct scheduler *s, uint32_t node)
+{
+    if (s->answered < s->preempted_at)
+        return; /* what the last one gave is not free yet */
+    for (struct sequence *q = s->running.last; q; q = q->previous) {
+        if (s->groups[q->group].node != node)
+            continue;
+        leave_slot(s, q);
+        sequence_move(q, SEQUENCE_WAITING);
+        q->n_kv = q->planned_kv = 0;
+        q->planned_tok = q->n_tok;
+        q->drawn_step = 0;
+        sequence_list_insert_by_order(&s->waiting, q);
+        s->preempted_at = q->last_plan;
+        s->counters.preempted++;
+        return;
+    }
+}
+
+/* ---- admission ---- */
+
+/* Pages that the running sequences of a node will still take before they have said their next token. */
+static uint32_t pages_promised(const struct scheduler *s, uint32_t node)
+{
+    uint32_t promised = 0;
+    for (const struct sequence *q = s->running.first; q; q = q->next) {
+        uint32_t need = pages_for(q->n_tok + 1);
+        if (s->groups[q->group].node == node)
+            promised += 1 + (need > q->pages ? need - q->pages : 0); /* one more each: they all grow */
+    }
+    return promised;
+}
+
+static struct group *least_busy_group(struct scheduler *s)
+{
+    struct group *best = &s->groups[0];
+    for (uint32_t g = 1; g < s->group_count; g++)
+        if (s->groups[g].running < best->running)
+            best = &s->groups[g];
+    return best;
+}
+
+/* Stores what workers read of a sequence, before any plan names it. */
+static void fill_slot(struct scheduler *s, struct sequence *q, uint32_t group)
+{
+    struct session_slot *slot = session_at(s->arena, q->slot);
+    snprintf(slot->id, sizeof slot->id, "%s", q->id);
+    slot->salt = q->spec.salt;
+    slot->group = group;
+    slot->sampling = q->spec.sampling;
+    memcpy(slot->tokens, q->tokens, q->n_tok * sizeof *q->tokens);
+    q->generation = atomic_load_explicit(&slot->generation, memory_order_relaxed); /* our own store: no other writer */
+    sequence_row_begin(s->arena, q->slot, q->generation);
+}
+
+static void share_found(struct scheduler *s, struct sequence *q, uint32_t pages)
+{
+    for (uint32_t i = 0; i < pages; i++)
+        page_pool_share(s->pool, s->found[i]);
+    for (uint32_t i = 0; i < pages; i++) {
+        q->chain[i] = page_pool_name(s->pool, s->found[i]);
+        must(sequence_row_append(s->arena, q->slot, 0, q->chain[i]) == OK);
+    }
+    q->pages = q->indexed = q->sealed = pages;
+    q->n_kv = q->planned_kv = pages * PAGE_TOKENS;
+}
+
+enum admission { ADMITTED, WAITS_FOR_SEAL, NO_ROOM };
+
+static enum admission admit(struct scheduler *s, struct sequence *q, uint64_t now)
+{
+    struct group *group = least_busy_group(s);
+    struct prefix_hit hit = {.computing = PAGE_NONE};
+    if (!q->spec.score_prompt)
+        hit = prefix_cache_find(s->cache, q->spec.salt, q->tokens, q->n_tok, s->found, pages_for(q->n_tok));
+    if (hit.computing != PAGE_NONE)
+        return WAITS_FOR_SEAL; /* another sequence is making the very page */
+    uint32_t cached = 0;
+    for (uint32_t i = 0; i < hit.pages; i++)
+        cached += page_pool_state(s->pool, s->found[i]) == PAGE_CACHED;
+    uint64_t need = (uint64_t)pages_for(q->n_tok + 1) - hit.pages + cached + pages_promised(s, group->node);
+    if (need > page_pool_available(s->pool, 0, group->node) && s->running.count > 0)
+        return NO_ROOM;
+    q->slot = session_slots_take(s->slots);
+    if (q->slot == SESSION_NONE)
+        return NO_ROOM;
+
+    q->group = (uint32_t)(group - s->groups);
+    group->running++;
+    fill_slot(s, q, q->group);
+    share_found(s, q, hit.pages);
+    q->planned_tok = q->n_tok;
+    session_commit(session_at(s->arena, q->slot), (struct session_progress){.tokens = q->n_tok, .kv = q->n_kv});
+    sequence_list_remove(&s->waiting, q);
+    sequence_list_insert_by_order(&s->running, q);
+    sequence_move(q, SEQUENCE_PREFILL);
+    if (!q->started) {
+        q->started = true;
+        q->admitted_us = now;
+        s->counters.prefix_queries += q->n_tok;
+        s->counters.prefix_hits += q->n_kv;
+        s->counters.reused += q->n_kv;
+        q->spec.events->admitted(q->spec.owner, q->n_kv);
+    }
+    return ADMITTED;
+}
+
+static void admit_waiting(struct scheduler *s, uint64_t now)
+{
+    for (struct sequence *q = s->waiting.first, *next; q && s->running.count < s->max_sessions; q = next) {
+        next = q->next;
+        if (q->spec.max_tokens == 0 && !q->spec.score_prompt) {
+            q->spec.events->admitted(q->spec.owner, 0);
+            end_sequence(s, q, FINISH_LENGTH); /* nothing to compute */
+        } else if (admit(s, q, now) == NO_ROOM) {
+            return; /* nobody passes: a long prompt would wait for ever behind short ones */
+        }
+    }
+}
+
+/* ---- results ---- */
+
+/* Whoever waited for plans up to the oldest one in flight can go on. */
+static void reclaim(struct scheduler *s)
+{
+    uint64_t oldest = s->next_number;
+    for (uint32_t g = 0; g < s->group_count; g++) {
+        const struct group *group = &s->groups[g];
+        if (group->flight_count && group->flights[0]->number < oldest)
+            oldest = group->flights[0]->number;
+        if (group->void_number && group->void_number < oldest)
+            oldest = group->void_number;
+    }
+    if (oldest - 1 <= s->answered)
+        return;
+    s->answered = oldest - 1;
+    page_pool_reclaim(s->pool, s->answered);
+    session_slots_reclaim(s->slots, s->answered);
+}
+
+void scheduler_index_pages(struct scheduler *s, struct sequence *q)
+{
+    for (; q->indexed < q->pages && (q->indexed + 1) * PAGE_TOKENS <= q->n_tok; q->indexed++) {
+        uint32_t i = q->indexed;
+        page_id page = sequence_row_entry(s->arena, q->slot, 0, i).page;
+        struct page_name parent = i ? q->chain[i - 1] : NO_PAGE;
+        page_id stands = prefix_cache_insert(s->cache, page, q->spec.salt, parent, q->tokens + i * PAGE_TOKENS);
+        q->chain[i] = page_pool_name(s->pool, stands);
+    }
+}
+
+static void seal_pages(struct scheduler *s, struct sequence *q)
+{
+    scheduler_index_pages(s, q);
+    for (; (q->sealed + 1) * PAGE_TOKENS <= q->n_kv; q->sealed++) {
+        uint32_t i = q->sealed;
+        struct page_name parent = i ? q->chain[i - 1] : NO_PAGE;
+        page_pool_seal(s->pool, sequence_row_entry(s->arena, q->slot, 0, i).page, parent, q->spec.salt, q->tokens + i * PAGE_TOKENS);
+    }
+}
+
+static bool is_stop(const struct sampling *p, uint32_t token)
+{
+    for (uint32_t i = 0; i < p->stop_id_count; i++)
+        if (p->stop_ids[i] == token)
+            return true;
+    return false;
+}
+
+/* Scored positions come before the drawn token in the entries of a row. */
+static enum err tell_scores(struct scheduler *s, uint32_t group, const struct flight *f, uint32_t r, struct why *why)
+{
+    const struct step_row *row = &f->rows[r];
+    struct sequence *q = f->owners[r];
+    uint32_t scored = row->count - (row->flags & ROW_SAMPLE ? 1 : 0);
+    for (uint32_t i = 0; i < scored; i++) {
+        struct result_entry entry;
+        enum err e = s->hooks.result(s->hooks.world, group, s->groups[group].epoch, f->step, f->entries[r] + i, row, &entry, why);
+        if (e)
+            return e;
+        uint32_t position = row->first + i + 1;
+        if (position > q->scored && position < q->prompt_tokens) { /* told once, also when it is computed again */
+            q->scored = position;
+            q->spec.events->scored(q->spec.owner, position, &entry);
+        }
+    }
+    return OK;
+}
+
+/* One row of an answered step: store the token, commit, then tell. */
+static enum err take_row(struct scheduler *s, uint32_t group, struct flight *f, uint32_t r, struct why *why)
+{
+    struct sequence *q = f->owners[r];
+    const struct step_row *row = &f->rows[r];
+    struct session_slot *slot = session_at(s->arena, q->slot);
+    struct result_entry drawn;
+    bool draws = row->flags & ROW_SAMPLE;
+    if (draws) {
+        uint32_t entry = f->entries[r] + step_row_entries(row) - 1;
+        enum err e = s->hooks.result(s->hooks.world, group, s->groups[group].epoch, f->step, entry, row, &drawn, why);
+        if (e)
+            return e;
+        slot->tokens[q->n_tok] = q->tokens[q->n_tok] = drawn.token;
+        q->n_tok++;
+    }
+    q->n_kv = row->first + row->count;
+    seal_pages(s, q);
+    session_commit(slot, (struct session_progress){.tokens = q->n_tok, .kv = q->n_kv});
+
+    if (row->flags & ROW_SCORE) {
+        enum err e = tell_scores(s, group, f, r, why);
+        if (e)
+            return e;
+    }
+    if (!draws) {
+        if (q->spec.max_tokens == 0 && q->n_kv + 1 >= q->n_tok)
+            end_sequence(s, q, FINISH_LENGTH);
+        return OK;
+    }
+    if (q->state == SEQUENCE_PREFILL)
+        sequence_move(q, SEQUENCE_DECODE);
+    s->counters.generated++;
+    bool stop = q->spec.events->token(q->spec.owner, &drawn);
+    if (stop || is_stop(&q->spec.sampling, drawn.token))
+        end_sequence(s, q, FINISH_STOP);
+    else if (q->n_tok - q->prompt_tokens >= q->spec.max_tokens)
+        end_sequence(s, q, FINISH_LENGTH);
+    return OK;
+}
+
+static void drop_oldest_flight(struct group *group, uint64_t now)
+{
+    struct flight *done = group->flights[0];
+    group->flights[0] = group->flights[1];
+    group->flights[1] = done;
+    if (--group->flight_count)
+        group->flights[0]->since_us = now;
+}
+
+enum err scheduler_step_done(struct scheduler *s, uint32_t g, uint32_t epoch, uint64_t step, uint64_t now, struct why *why)
+{
+    struct group *group = &s->groups[g];
+    if (!group->up || group->epoch != epoch || !group->flight_count || group->flights[0]->step != step)
+        return OK; /* of a plan that is void */
+    struct flight *f = group->flights[0];
+    uint64_t took = now - f->since_us;
+    for (uint32_t r = 0; r < f->row_count; r++) {
+        enum err e = f->owners[r] ? take_row(s, g, f, r, why) : OK;
+        if (e)
+            return e;
+    }
+    scheduler_learn_time(group, f, took);
+    s->counters.steps++;
+    s->counters.prefilled += f->prefills;
+    s->counters.last_step_us = took;
+    drop_oldest_flight(group, now);
+    reclaim(s);
+    return OK;
+}
+
+/* ---- groups ---- */
+
+void scheduler_group_down(struct scheduler *s, uint32_t g)
+{
+    struct group *group = &s->groups[g];
+    group->up = false;
+    for (uint32_t i = 0; i < group->flight_count; i++) {
+        const struct flight *f = group->flights[i];
+        if (!group->void_number)
+            group->void_number = f->number;
+        for (uint32_t r = 0; r < f->row_count; r++)
+            s->counters.recomputed += f->rows[r].count;
+    }
+    group->flight_count = 0;
+    for (struct sequence *q = s->running.first; q; q = q->next)
+        if (q->group == g) {
+            q->planned_kv = q->n_kv;
+            q->planned_tok = q->n_tok;
+            q->drawn_step = 0;
+        }
+}
+
+void scheduler_group_up(struct scheduler *s, uint32_t g, uint32_t epoch)
+{
+    struct group *group = &s->groups[g];
+    must(!group->up && group->flight_count == 0);
+    group->up = true;
+    group->meet_first = true;
+    group->epoch = epoch;
+    group->void_number = 0;
+    reclaim(s);
+}
+
+void scheduler_fail_group(struct scheduler *s, uint32_t g)
+{
+    for (struct sequence *q = s->running.first, *next; q; q = next) {
+        next = q->next;
+        if (q->group == g)
+            end_sequence(s, q, FINISH_ERROR);
+    }
+}
+
+bool scheduler_in_flight(const struct scheduler *s, uint32_t g, uint64_t *since_us, uint64_t *planned_us)
+{
+    const struct group *group = &s->groups[g];
+    if (!group->flight_count)
+        return false;
+    *since_us = group->flights[0]->since_us;
+    *planned_us = group->flights[0]->planned_us;
+    return true;
+}
+
+/* ---- a turn ---- */
+
+/* Admit what fits, then plan the next steps. */
+void scheduler_turn(struct scheduler *s, uint64_t now)
+{
+    admit_waiting(s, now);
+    for (uint32_t g = 0; g < s->group_count; g++) {
+        struct group *group = &s->groups[g];
+        while (group->up && group->flight_count < MAX_FLIGHTS && scheduler_plan_step(s, group, now))
+            s->hooks.send(s->hooks.world, g, &s->plan);
+    }
+}
+
+/* ---- what others want to know ---- */
+
+uint32_t scheduler_token_limit(const struct scheduler *s)
+{
+    return s->token_limit;
+}
+
+struct page_counts scheduler_pages(const struct scheduler *s)
+{
+    return page_pool_counts(s->pool);
+}
+
+void scheduler_set_max_sessions(struct scheduler *s, uint32_t max_sessions)
+{
+    must(max_sessions <= s->arena->geometry.session_slots);
+    s->max_sessions = max_sessions;
+}
+
+uint32_t scheduler_max_sessions(const struct scheduler *s)
+{
+    return s->max_sessions;
+}
+
+uint32_t scheduler_running(const struct scheduler *s)
+{
+    return s->running.count;
+}
+
+uint32_t scheduler_waiting(const struct scheduler *s)
+{
+    return s->waiting.count;
+}
+
+const struct sequence_list *scheduler_running_list(const struct scheduler *s)
+{
+    return &s->running;
+}
+
+const struct scheduler_counters *scheduler_counters(const struct scheduler *s)
+{
+    return &s->counters;
+}
+
+void scheduler_must_be_sound(const struct scheduler *s)
+{
+    uint32_t pages = page_pool_counts(s->pool).total;
+    uint32_t *references = calloc(pages, sizeof *references);
+    must(references);
+    for (const struct sequence *q = s->running.first; q; q = q->next) {
+        must(q->n_kv <= q->n_tok && q->planned_kv <= q->planned_tok);
+        must(pages_for(q->planned_kv) <= q->pages);
+        must(sequence_row_length(s->arena, q->slot, 0) == q->pages);
+        for (uint32_t i = 0; i < q->pages; i++)
+            references[sequence_row_entry(s->arena, q->slot, 0, i).page]++;
+    }
+    page_pool_must_be_sound(s->pool, references);
+    prefix_cache_must_be_sound(s->cache);
+    free(references);
+}

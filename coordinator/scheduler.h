@@ -1,0 +1,101 @@
+/*
+ * scheduler: continuous batching over pages. It knows sequences, pages and plans, and no process, socket or clock of its own:
+ * what happened comes in as calls, what is to be done goes out through scheduler_hooks, so that a test can be the rest of
+ * the world.
+ *
+ * A step takes all decoding sequences first; what is left of the token budget goes to prompts, oldest first, cut so that the step stays
+ * within max_gap_us. Two plans of a group are in flight at the most: the second one may use tokens that the first one draws.
+ *
+ * What stays true:
+ *  1. n_kv <= n_tok for every sequence; a step's tokens are stored before the commit word, the commit word before any event.
+ *  2. A page, a row and a session slot go to somebody else only when every plan that names them was answered, or its group met
+ *     anew: plans are numbered, and whoever leaves says the last number that named it.
+ *  3. A sequence that runs holds at least the pages of positions [0, planned_kv).
+ *  4. Whatever is admitted can finish: if a running sequence finds no page, the youngest leaves and waits, and the oldest
+ *     alone always fits.
+ */
+#ifndef QUIRE_COORDINATOR_SCHEDULER_H
+#define QUIRE_COORDINATOR_SCHEDULER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "coordinator/sequence.h"
+#include "proto/message.h"
+#include "shm/arena.h"
+#include "shm/page_pool.h"
+
+struct scheduler;
+
+struct scheduler_config {
+    struct arena *arena;      /* the scheduler is the one writer of its page descriptors, rows and sessions */
+    uint32_t vocab;
+    uint32_t max_sessions;    /* sequences that run at once, <= the arena's session slots */
+    uint32_t max_queue;
+    uint32_t max_gap_us;
+};
+
+/* The rest of the world. */
+struct scheduler_hooks {
+    /* Sends a plan to all ranks of the group. What cannot be sent is a lost worker, and comes back as scheduler_group_down. */
+    void (*send)(void *world, uint32_t group, const struct step_plan *plan);
+    /* A checked copy of one result entry of a step that was reported done; see results_read. */
+    enum err (*result)(void *world, uint32_t group, uint32_t epoch, uint64_t step, uint32_t entry, const struct step_row *row,
+                       struct result_entry *out, struct why *why);
+    void *world;
+};
+
+struct scheduler_counters {
+    uint64_t steps, prefilled, generated, reused, recomputed, preempted;
+    uint64_t prefix_queries, prefix_hits; /* prompt tokens looked up, found */
+    uint64_t last_step_us;
+};
+
+enum err scheduler_open(struct scheduler **out, const struct scheduler_config *config, const struct scheduler_hooks *hooks, struct why *why);
+void scheduler_close(struct scheduler *s);
+
+/* Prompt tokens of one step at the most. A step has no more tokens, and no more results, than this and one per session slot. */
+enum { STEP_BUDGET = 512 };
+
+/* ERR_INVALID: can never fit (the sentence has both numbers). ERR_FULL: the queue is full. *out stays good until `ended`. */
+enum err scheduler_submit(struct scheduler *s, const struct sequence_spec *spec, uint64_t now, struct sequence **out, struct why *why);
+
+/* The owner no longer wants it: no event comes any more. Its pages are free as soon as the plans in flight are answered. */
+void scheduler_cancel(struct scheduler *s, struct sequence *sequence);
+
+/* Admits, plans and sends whatever can be sent now. Call after any of the other calls. */
+void scheduler_turn(struct scheduler *s, uint64_t now);
+
+/* Rank 0 of the group reports a step as done. Another epoch or step than the oldest in flight is ignored. ERR_FORMAT: the results are not what they must be. */
+enum err scheduler_step_done(struct scheduler *s, uint32_t group, uint32_t epoch, uint64_t step, uint64_t now, struct why *why);
+
+/* The group's ranks changed: every plan in flight is void (and was, since the epoch word was raised). Planning stops until group_up. */
+void scheduler_group_down(struct scheduler *s, uint32_t group);
+/*
+ * The group stands again, under this epoch: the dead are fenced and every rank has said that it is in no older step. Plans
+ * begin anew from committed tokens.
+ */
+void scheduler_group_up(struct scheduler *s, uint32_t group, uint32_t epoch);
+
+/* The oldest plan in flight: when it was started (or became the oldest) and how long it should take. False: none. */
+bool scheduler_in_flight(const struct scheduler *s, uint32_t group, uint64_t *since_us, uint64_t *planned_us);
+
+/* Ends every sequence of a group that can no longer run with an error. */
+void scheduler_fail_group(struct scheduler *s, uint32_t group);
+
+/* Positions that a sequence can have: the context, or what all pages of a node hold. */
+uint32_t scheduler_token_limit(const struct scheduler *s);
+struct page_counts scheduler_pages(const struct scheduler *s);
+
+void scheduler_set_max_sessions(struct scheduler *s, uint32_t max_sessions);
+uint32_t scheduler_max_sessions(const struct scheduler *s);
+uint32_t scheduler_running(const struct scheduler *s);
+uint32_t scheduler_waiting(const struct scheduler *s);
+const struct sequence_list *scheduler_running_list(const struct scheduler *s);
+const struct scheduler_counters *scheduler_counters(const struct scheduler *s);
+
+/* Debug builds and tests: the invariants above, and those of pool and cache. */
+void scheduler_must_be_sound(const struct scheduler *s);
+
+#endif

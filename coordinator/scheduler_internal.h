@@ -1,0 +1,77 @@
+/* scheduler_internal: what scheduler.c (who runs) and scheduler_plan.c (what a step does) share. */
+#ifndef QUIRE_COORDINATOR_SCHEDULER_INTERNAL_H
+#define QUIRE_COORDINATOR_SCHEDULER_INTERNAL_H
+
+#include "coordinator/scheduler.h"
+#include "shm/prefix_cache.h"
+#include "shm/session.h"
+
+enum { MAX_FLIGHTS = 2 };
+
+/* A plan that was sent and not yet answered. */
+struct flight {
+    uint64_t number; /* of all plans of all groups, without gaps */
+    uint64_t step;
+    uint64_t since_us;   /* when it was sent, or became the oldest of its group */
+    uint64_t planned_us; /* how long it should take */
+    uint32_t decodes, prefills; /* tokens of one-token rows and of longer ones */
+    uint32_t row_count;
+    struct step_row rows[STEP_ROWS_MAX];
+    struct sequence *owners[STEP_ROWS_MAX]; /* NULL: has ended or left since */
+    uint32_t entries[STEP_ROWS_MAX];        /* first result entry of the row */
+};
+
+struct group {
+    bool up;
+    bool meet_first; /* the next plan is the first of its epoch */
+    uint32_t epoch;
+    uint32_t node;
+    uint64_t next_step;
+    uint64_t void_number; /* oldest plan that was void when the group went down and is not fenced yet; 0: none */
+    uint32_t running;     /* sequences that it computes */
+    uint32_t flight_count;
+    struct flight *flights[MAX_FLIGHTS]; /* oldest first */
+    double decode_us;                    /* of a step without prompts, and of one prompt token: running means */
+    double prefill_token_us;
+};
+
+struct scheduler {
+    struct scheduler_config config;
+    struct scheduler_hooks hooks;
+    struct arena *arena;
+    struct page_pool *pool;
+    struct prefix_cache *cache;
+    struct session_slots *slots;
+    uint32_t token_limit;
+    uint32_t max_sessions;
+    uint32_t group_count;
+    struct group groups[GROUPS_MAX];
+    struct sequence_list waiting, running; /* both in order of arrival */
+    uint64_t next_order;
+    uint64_t next_number;   /* of plans */
+    uint64_t answered;      /* all plans up to this number were answered or fenced */
+    uint64_t preempted_at;  /* no further preemption before this plan is answered */
+    struct scheduler_counters counters;
+    page_id *found;         /* scratch of one prefix look-up */
+    struct step_plan plan;  /* the one that is being made */
+};
+
+/* Plans the group's next step and notes it as in flight; false: there is nothing to do. */
+bool scheduler_plan_step(struct scheduler *s, struct group *group, uint64_t now);
+
+/* Learns how long steps take from one that was answered. */
+void scheduler_learn_time(struct group *group, const struct flight *flight, uint64_t took_us);
+
+/* Pages that `tokens` positions need. */
+static inline uint32_t pages_for(uint32_t tokens)
+{
+    return (tokens + PAGE_TOKENS - 1) / PAGE_TOKENS;
+}
+
+/* The youngest running sequence of that node gives all back and waits; see scheduler.c. */
+void scheduler_preempt_youngest(struct scheduler *s, uint32_t node);
+
+/* Stands in the index whatever pages have all their tokens now. */
+void scheduler_index_pages(struct scheduler *s, struct sequence *q);
+
+#endif

@@ -1,0 +1,177 @@
+/* What a step does: all decoding sequences, then as many prompt tokens as the bound on its time leaves. */
+#include <string.h>
+
+#include "base/must.h"
+#include "coordinator/scheduler_internal.h"
+#include "shm/sequence_table.h"
+
+/* ---- time ---- */
+
+static double mean_towards(double mean, double value)
+{
+    return mean + (value - mean) / 8;
+}
+
+void scheduler_learn_time(struct group *group, const struct flight *flight, uint64_t took_us)
+{
+    double took = (double)took_us;
+    if (flight->prefills == 0)
+        group->decode_us = mean_towards(group->decode_us, took);
+    else if (flight->prefills >= PAGE_TOKENS) {
+        double decodes = flight->decodes ? group->decode_us : 0;
+        if (took > decodes)
+            group->prefill_token_us = mean_towards(group->prefill_token_us, (took - decodes) / flight->prefills);
+    }
+}
+
+/* Prompt tokens that this step may take: all of the budget unless somebody would wait too long for his next token. */
+static uint32_t prefill_budget(const struct scheduler *s, const struct group *group, uint32_t decodes)
+{
+    if (!decodes)
+        return STEP_BUDGET;
+    double left = (double)s->config.max_gap_us * 0.8 - group->decode_us;
+    double fits = left / group->prefill_token_us;
+    if (fits < PAGE_TOKENS)
+        return PAGE_TOKENS; /* prompts must come in, too */
+    return fits < STEP_BUDGET ? (uint32_t)fits / PAGE_TOKENS * PAGE_TOKENS : STEP_BUDGET;
+}
+
+/* ---- rows ---- */
+
+/* Positions up to which this sequence is to be computed with the tokens that it has or will have. */
+static uint32_t computable(const struct sequence *q)
+{
+    if (q->spec.max_tokens == 0)
+        return q->n_tok - 1; /* scoring: the last token predicts nobody */
+    if (q->planned_tok - q->prompt_tokens >= q->spec.max_tokens)
+        return q->planned_kv; /* its last token is drawn already, or will be */
+    return q->planned_tok;
+}
+
+/* Pages for positions [0, end); false when there are none now. */
+static bool have_pages(struct scheduler *s, struct sequence *q, uint32_t end)
+{
+    uint32_t node = s->groups[q->group].node;
+    for (; q->pages < pages_for(end); q->pages++) {
+        page_id page = page_pool_take(s->pool, 0, node);
+        if (page == PAGE_NONE)
+            return false;
+        must(sequence_row_append(s->arena, q->slot, 0, page_pool_name(s->pool, page)) == OK);
+    }
+    scheduler_index_pages(s, q);
+    return true;
+}
+
+/* The entry of the step before that holds the token at `position`, + 1; 0: it stands in the session; false: neither. */
+static bool find_input(const struct group *group, const struct sequence *q, uint32_t position, uint32_t *previous)
+{
+    *previous = 0;
+    if (position < q->n_tok)
+        return true;
+    if (q->drawn_step == 0 || q->drawn_step + 1 != group->next_step)
+        return false;
+    *previous = q->drawn_entry + 1;
+    return true;
+}
+
+static uint32_t plan_entries(const struct flight *f)
+{
+    return f->row_count ? f->entries[f->row_count - 1] + step_row_entries(&f->rows[f->row_count - 1]) : 0;
+}
+
+/* Adds positions [planned_kv, planned_kv + count) of q to the step, if it can be. */
+static bool add_row(struct scheduler *s, struct group *group, struct flight *f, struct sequence *q, uint32_t count)
+{
+    uint32_t first = q->planned_kv, previous;
+    if (f->row_count == STEP_ROWS_MAX || !find_input(group, q, first, &previous))
+        return false;
+    bool draws = q->spec.max_tokens > 0 && first + count == q->planned_tok;
+    bool scores = q->spec.score_prompt && first < q->prompt_tokens;
+    struct step_row row = {
+        .session = q->slot,
+        .session_generation = q->generation,
+        .first = first,
+        .count = count,
+        .flags = (draws ? ROW_SAMPLE : 0u) | (scores ? ROW_SCORE : 0u),
+        .history = q->n_tok,
+        .previous = previous,
+    };
+    uint32_t entry = plan_entries(f);
+    if (entry + step_row_entries(&row) > s->arena->geometry.result_rows || !have_pages(s, q, first + count))
+        return false;
+
+    f->rows[f->row_count] = row;
+    f->owners[f->row_count] = q;
+    f->entries[f->row_count] = entry;
+    f->row_count++;
+    q->planned_kv += count;
+    q->last_plan = f->number;
+    if (draws) {
+        q->planned_tok++;
+        q->drawn_step = f->step;
+        q->drawn_entry = entry + step_row_entries(&row) - 1;
+    }
+    return true;
+}
+
+/* One token each: sequences that speak, and prompts of which one token is left. */
+static void add_decodes(struct scheduler *s, struct group *group, struct flight *f)
+{
+    uint32_t g = (uint32_t)(group - s->groups);
+    bool starved = false;
+    for (struct sequence *q = s->running.first; q; q = q->next) {
+        if (q->group != g || computable(q) - q->planned_kv != 1)
+            continue;
+        if (add_row(s, group, f, q, 1))
+            f->decodes++;
+        else
+            starved |= q->pages < pages_for(q->planned_kv + 1);
+    }
+    if (starved)
+        scheduler_preempt_youngest(s, group->node);
+}
+
+static void add_prefills(struct scheduler *s, struct group *group, struct flight *f)
+{
+    uint32_t g = (uint32_t)(group - s->groups);
+    uint32_t budget = prefill_budget(s, group, f->decodes);
+    for (struct sequence *q = s->running.first; q && budget; q = q->next) {
+        uint32_t left = q->group == g ? computable(q) - q->planned_kv : 0;
+        if (left < 2)
+            continue;
+        uint32_t count = left < budget ? left : budget;
+        if (!add_row(s, group, f, q, count))
+            return; /* no page, or no room for results: the oldest comes first, and it waits */
+        f->prefills += count;
+        budget -= count;
+    }
+}
+
+static void write_plan(struct step_plan *plan, const struct group *group, const struct flight *f)
+{
+    plan->epoch = group->epoch;
+    plan->flags = group->meet_first ? PLAN_MEET_FIRST : 0;
+    plan->step = f->step;
+    plan->row_count = f->row_count;
+    memcpy(plan->rows, f->rows, f->row_count * sizeof *f->rows);
+}
+
+bool scheduler_plan_step(struct scheduler *s, struct group *group, uint64_t now)
+{
+    struct flight *f = group->flights[group->flight_count];
+    f->number = s->next_number;
+    f->step = group->next_step;
+    f->since_us = now;
+    f->decodes = f->prefills = f->row_count = 0;
+    add_decodes(s, group, f);
+    add_prefills(s, group, f);
+    if (!f->row_count)
+        return false;
+    f->planned_us = (uint64_t)(group->decode_us + group->prefill_token_us * f->prefills);
+    group->flight_count++;
+    group->next_step++;
+    s->next_number++;
+    write_plan(&s->plan, group, f);
+    group->meet_first = false;
+    return true;
+}

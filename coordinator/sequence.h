@@ -1,0 +1,96 @@
+/*
+ * sequence: one list of tokens that grows: a prompt and what the model says after it. A request with n choices or
+ * several prompts has several.
+ *
+ *   WAITING -> PREFILL -> DECODE -> DONE
+ *   pool full: PREFILL, DECODE -> WAITING (rebuilt from its tokens later: same bytes)
+ *   cancel, error: any -> DONE
+ */
+#ifndef QUIRE_COORDINATOR_SEQUENCE_H
+#define QUIRE_COORDINATOR_SEQUENCE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/sampling.h"
+#include "shm/layout.h"
+#include "shm/results.h"
+
+enum sequence_state { SEQUENCE_WAITING, SEQUENCE_PREFILL, SEQUENCE_DECODE, SEQUENCE_DONE };
+
+enum finish_reason {
+    FINISH_STOP,      /* an end token, a stop id or a stop string */
+    FINISH_LENGTH,    /* max_tokens, or the context is full */
+    FINISH_CANCELLED, /* nobody waits for it any more */
+    FINISH_ERROR,     /* the engine cannot go on with it */
+};
+
+struct sequence;
+
+/*
+ * What the owner of a sequence hears, from the loop's thread, in order. After `ended` nothing more comes, and the sequence is gone.
+ * None of these may call the scheduler: it is in the middle of its turn.
+ */
+struct sequence_events {
+    /* A token is committed. True ends the sequence here (a stop string). */
+    bool (*token)(void *owner, const struct result_entry *drawn);
+    /* Prompt position `position` has been scored: entry.token is tokens[position], whose log-probability it holds. */
+    void (*scored)(void *owner, uint32_t position, const struct result_entry *entry);
+    /* It runs: `cached` prompt tokens were found in pages. Called once, before the first token. */
+    void (*admitted)(void *owner, uint32_t cached);
+    void (*ended)(void *owner, enum finish_reason reason);
+};
+
+/* What scheduler_submit wants to know; tokens and sampling are copied. */
+struct sequence_spec {
+    const uint32_t *tokens;
+    uint32_t token_count;
+    uint32_t max_tokens;   /* to generate; 0: only the prompt is computed */
+    bool score_prompt;     /* log-probabilities of the prompt's tokens; takes no page from the cache */
+    uint64_t salt;         /* tenant; pages of another salt are never seen */
+    const char *id;        /* what /quire/state shows */
+    struct sampling sampling;
+    const struct sequence_events *events;
+    void *owner;
+};
+
+struct sequence {
+    enum sequence_state state;
+    struct sequence_spec spec;
+    uint32_t *tokens;           /* own copy of all n_tok tokens; room for the most it can have */
+    char id[40];
+    uint64_t arrived_us, admitted_us;
+    uint64_t order;             /* of arrival; the largest is the youngest */
+
+    uint32_t slot;              /* session slot; SESSION_NONE while WAITING */
+    uint32_t generation;        /* of the slot */
+    uint32_t group;
+    uint32_t prompt_tokens;
+    uint32_t n_tok, n_kv;       /* committed: tokens said, positions computed */
+    uint32_t planned_tok, planned_kv; /* once every plan in flight is done */
+    uint32_t pages;             /* in its row */
+    uint32_t indexed, sealed;   /* of those, the first so many stand in the prefix index; are sealed */
+    struct page_name *chain;    /* (pages that a sequence can have): who stands in the index for its page i */
+    uint64_t last_plan;         /* number of the last plan that names it */
+    uint64_t drawn_step;        /* last planned step that draws a token for it */
+    uint32_t drawn_entry;       /* its entry in that step's results */
+    uint32_t scored;            /* the last prompt position that was told */
+    bool started;               /* `admitted` has been called */
+    struct sequence *previous, *next; /* in the waiting queue or the running list */
+};
+
+/* The one function that changes the state; must() on a move that the picture above does not have. */
+void sequence_move(struct sequence *s, enum sequence_state to);
+const char *sequence_state_name(enum sequence_state state);
+const char *finish_reason_name(enum finish_reason reason);
+
+/* A doubly linked list, oldest first. */
+struct sequence_list {
+    struct sequence *first, *last;
+    uint32_t count;
+};
+void sequence_list_append(struct sequence_list *list, struct sequence *s);
+void sequence_list_insert_by_order(struct sequence_list *list, struct sequence *s);
+void sequence_list_remove(struct sequence_list *list, struct sequence *s);
+
+#endif
