@@ -51,7 +51,8 @@ WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wmissing-prototypes -Wstrict-pr
 
 # Asked once, and only when something is compiled.
 lazy = $(eval $(1) := $(2))$($(1))
-package_cflags = $(call lazy,package_cflags,$(shell pkg-config --cflags $(PACKAGES)))
+package_cflags = $(call lazy,package_cflags,$(if $(shell pkg-config --exists $(PACKAGES) && echo yes),$(shell \
+    pkg-config --cflags $(PACKAGES)),$(error libraries are missing: `make deps` installs them)))
 package_libs = $(call lazy,package_libs,$(shell pkg-config --libs $(PACKAGES)))
 
 INCLUDES := -I. -I$(GEN)
@@ -60,8 +61,7 @@ LANGUAGE := -std=gnu11 -D_GNU_SOURCE -ffp-contract=off -pthread
 COMPILE = $(CC) $(LANGUAGE) $(INCLUDES) $(package_cflags) $(CPPFLAGS) $(WARNINGS) $(CFLAGS) $(variant_flags) $(isa_flags) \
           -MMD -MP -c
 LINK = $(CC) $(CFLAGS) $(variant_flags) -pthread $(LDFLAGS)
-# http-parser ships no .pc file.
-LIBS = $(package_libs) -lhttp_parser -ldl -lm $(LDLIBS)
+LIBS = $(package_libs) -ldl -lm $(LDLIBS)
 
 # ---- sources ---------------------------------------------------------------------------------------------------------
 
@@ -155,14 +155,14 @@ model: ## Puts the default model under models/, checked by its SHA-256, download
 
 lint: ## Checks include arrows and house rules, warnings under gcc and clang, formatting, and runs cppcheck.
 	@$(MAKE) deps-lint
-	@tools/lint.sh
+	@BUILD=$(BUILD) tools/lint.sh
 
 format: ## Formats all C files as .clang-format says.
 	@git ls-files --cached --others --exclude-standard '*.c' '*.h' | xargs -r clang-format -i
 
 coverage: ## Prints which share of each file's lines the unit tests reach.
 	@$(MAKE) deps-lint
-	@tools/coverage.sh
+	@BUILD=$(BUILD) tools/coverage.sh
 
 clean: ## Removes build/; models stay.
 	rm -rf $(BUILD)

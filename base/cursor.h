@@ -34,14 +34,14 @@ static inline const uint8_t *cursor_take(struct cursor *c, uint64_t bytes)
     return p;
 }
 
-#define CURSOR_READER(type, name)                     \
-    static inline type cursor_##name(struct cursor *c) \
-    {                                                  \
-        type value = 0;                                \
+#define CURSOR_READER(type, name)                        \
+    static inline type cursor_##name(struct cursor *c)   \
+    {                                                    \
+        type value = 0;                                  \
         const uint8_t *p = cursor_take(c, sizeof value); \
-        if (p)                                         \
-            memcpy(&value, p, sizeof value);           \
-        return value;                                  \
+        if (p)                                           \
+            memcpy(&value, p, sizeof value);             \
+        return value;                                    \
     }
 CURSOR_READER(uint8_t, u8)
 CURSOR_READER(uint16_t, u16)

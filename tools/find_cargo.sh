@@ -1,10 +1,18 @@
 #!/bin/bash
-# Prints the newest cargo on this machine that can build model/jinja, or says which version is wanted.
-# The one on PATH may be too old (Debian 12: 0.66) while a versioned one (Ubuntu: cargo-1.85) stands beside it.
+# Prints the command that runs a cargo able to build model/jinja, or says which version is wanted.
+# The one on PATH may be too old while a newer one stands beside it: Ubuntu keeps each version in /usr/lib/rust-VERSION.
+#
+#   find_cargo.sh             the command
+#   find_cargo.sh --wanted    the oldest version that will do
 set -u
 cd "$(dirname "$0")/.." || exit 1
+
 wanted=$(sed -n 's/^rust-version *= *"\(.*\)"/\1/p' model/jinja/Cargo.toml 2>/dev/null)
 wanted=${wanted:-1.75}
+if [ "${1:-}" = --wanted ]; then
+    echo "$wanted"
+    exit 0
+fi
 
 new_enough() # COMMAND
 {
@@ -13,13 +21,15 @@ new_enough() # COMMAND
     [ -n "$version" ] && printf '%s\n%s\n' "$wanted" "$version" | sort -V -C
 }
 
-for cargo in cargo "$HOME/.cargo/bin/cargo" $(compgen -c cargo- | grep -E '^cargo-1\.[0-9]+$' | sort -rV -u); do
+for cargo in cargo "${HOME:-/root}/.cargo/bin/cargo"; do
     if command -v "$cargo" >/dev/null && new_enough "$cargo"; then
-        # A versioned cargo would otherwise take the plain rustc.
-        case $cargo in
-        cargo-*) echo "env RUSTC=rustc-${cargo#cargo-} $cargo" ;;
-        *) echo "$cargo" ;;
-        esac
+        echo "$cargo"
+        exit 0
+    fi
+done
+for folder in $(printf '%s\n' /usr/lib/rust-1.*/bin | sort -rV); do
+    if [ -x "$folder/cargo" ] && [ -x "$folder/rustc" ] && new_enough "$folder/cargo"; then
+        echo "env RUSTC=$folder/rustc $folder/cargo"      # it would otherwise take the rustc on PATH
         exit 0
     fi
 done
