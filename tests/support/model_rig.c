@@ -1,0 +1,206 @@
+#include "tests/support/model_rig.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <cmocka.h>
+
+bool rig_find(const char *file, char path[512])
+{
+    const char *root = getenv("QUIRE_ROOT"), *fixtures = getenv("QUIRE_FIXTURES");
+    if (strncmp(file, "models/", 7) == 0)
+        snprintf(path, 512, "%s/%s", root ? root : ".", file);
+    else if (fixtures)
+        snprintf(path, 512, "%s/%s", fixtures, file);
+    else
+        snprintf(path, 512, "%s/../shared/fixtures/%s", root ? root : ".", file);
+    return access(path, R_OK) == 0;
+}
+
+static void *taken(void *memory)
+{
+    if (!memory)
+        fail_msg("no memory for the test");
+    return memory;
+}
+
+bool rig_open(struct rig *rig, const char *file, uint32_t context)
+{
+    char path[512];
+    struct why why;
+    if (!rig_find(file, path)) {
+        print_message("%s is not there\n", path);
+        return false;
+    }
+    if (gguf_open(&rig->g, path, &why) != OK || model_plan(&rig->m, rig->g, path, context, &why) != OK)
+        fail_msg("%s", why.text);
+    rig->weights = taken(aligned_alloc(4096, rig->m.weights_bytes));
+    if (model_build(&rig->m, rig->g, rig->weights, 0, 1, NULL, NULL, &why) != OK)
+        fail_msg("%s", why.text);
+    return true;
+}
+
+void rig_close(struct rig *rig)
+{
+    gguf_close(rig->g);
+    free(rig->weights);
+}
+
+/* ---- sequences ---- */
+
+void sequence_spoil(struct sequence *s)
+{
+    for (uint32_t p = 0; p < s->page_count; p++)
+        memset(s->pages[p], 0xff, s->page_bytes);
+}
+
+struct sequence sequence_make(const struct rig *rig, const uint32_t *ids, uint32_t count)
+{
+    struct sequence s = {.ids = ids, .count = count, .page_count = (count + ATTENTION_PAGE - 1) / ATTENTION_PAGE};
+    s.page_bytes = model_page_bytes(&rig->m);
+    s.pages = taken(calloc(s.page_count, sizeof *s.pages));
+    for (uint32_t p = 0; p < s.page_count; p++)
+        s.pages[p] = taken(aligned_alloc(64, s.page_bytes));
+    sequence_spoil(&s);
+    return s;
+}
+
+void sequence_free(struct sequence *s)
+{
+    for (uint32_t p = 0; p < s->page_count; p++)
+        free(s->pages[p]);
+    free(s->pages);
+}
+
+bool sequences_agree(const struct rig *rig, const struct sequence *a, const struct sequence *b)
+{
+    const struct model *m = &rig->m;
+    if (a->done != b->done)
+        return false;
+    for (uint32_t p = 0; p < a->done; p++)
+        for (uint32_t layer = 0; layer < m->layers; layer++)
+            for (uint32_t head = 0; head < m->kv_heads; head++) {
+                const uint8_t *x = a->pages[p / 16], *y = b->pages[p / 16];
+                uint64_t v = model_page_v_offset(m, layer, head) + (uint64_t)(p % 16) * m->head_dim * 2;
+                if (memcmp(x + v, y + v, (size_t)m->head_dim * 2) != 0)
+                    return false;
+                for (uint32_t pair = 0; pair < m->head_dim / 2; pair++) {
+                    uint64_t k = model_page_k_offset(m, layer, head) + ((uint64_t)pair * 16 + p % 16) * 4;
+                    if (memcmp(x + k, y + k, 4) != 0)
+                        return false;
+                }
+            }
+    return true;
+}
+
+/* ---- ranks as threads ---- */
+
+struct engine engine_open(const struct rig *rig, const struct kernels *k, uint32_t ranks)
+{
+    struct engine e = {.rig = rig, .ranks = ranks};
+    struct why why;
+    for (uint32_t rank = 0; rank < ranks; rank++)
+        if (forward_open(&e.f[rank], &rig->m, rig->weights, k, RIG_CAPACITY, RIG_CAPACITY, &why) != OK)
+            fail_msg("%s", why.text);
+    uint64_t bytes = shared_buffers_place(&e.shared, &rig->m, RIG_CAPACITY, RIG_CAPACITY, NULL);
+    e.shared_memory = taken(aligned_alloc(64, bytes));
+    memset(e.shared_memory, 0xff, bytes);
+    shared_buffers_place(&e.shared, &rig->m, RIG_CAPACITY, RIG_CAPACITY, e.shared_memory);
+    return e;
+}
+
+void engine_close(struct engine *e)
+{
+    for (uint32_t rank = 0; rank < e->ranks; rank++)
+        forward_close(e->f[rank]);
+    free(e->shared_memory);
+}
+
+struct rank_thread {
+    pthread_t thread;
+    struct forward *f;
+    const struct batch *batch;
+    uint32_t rows;
+    enum err err;
+};
+
+static enum err meet_at_barrier(void *arg)
+{
+    pthread_barrier_wait(arg);
+    return OK;
+}
+
+static void *take_part(void *arg)
+{
+    struct rank_thread *t = arg;
+    t->err = forward_run(t->f, t->batch);
+    uint32_t rows[RIG_CAPACITY], first, last;
+    for (uint32_t i = 0; i < t->rows; i++)
+        rows[i] = i;
+    if (t->err == OK)
+        forward_logits(t->f, rows, t->rows, &first, &last);
+    return NULL;
+}
+
+static void run_batch(struct engine *e, const struct batch *b)
+{
+    pthread_barrier_t barrier;
+    struct rank_thread threads[8];
+    pthread_barrier_init(&barrier, NULL, e->ranks);
+    for (uint32_t rank = 0; rank < e->ranks; rank++) {
+        forward_join(e->f[rank], rank, e->ranks, &e->shared, e->ranks > 1 ? meet_at_barrier : NULL, &barrier);
+        threads[rank] = (struct rank_thread){.f = e->f[rank], .batch = b, .rows = b->tokens};
+        if (rank > 0 && pthread_create(&threads[rank].thread, NULL, take_part, &threads[rank]) != 0)
+            fail_msg("no thread for the test");
+    }
+    take_part(&threads[0]);
+    for (uint32_t rank = 0; rank < e->ranks; rank++) {
+        if (rank > 0)
+            pthread_join(threads[rank].thread, NULL);
+        assert_int_equal(threads[rank].err, OK);
+    }
+    pthread_barrier_destroy(&barrier);
+}
+
+void engine_step(struct engine *e, struct sequence *sequences, const uint32_t *take, uint32_t count, float *const *logits)
+{
+    const struct model *m = &e->rig->m;
+    struct batch_run runs[RIG_CAPACITY];
+    uint32_t ids[RIG_CAPACITY];
+    struct batch b = {.runs = runs, .token_ids = ids};
+    for (uint32_t i = 0; i < count; i++) {
+        struct sequence *s = &sequences[i];
+        if (take[i] == 0)
+            continue;
+        assert_true(b.tokens + take[i] <= RIG_CAPACITY && s->done + take[i] <= s->count);
+        runs[b.run_count++] = (struct batch_run){.first_row = b.tokens, .count = take[i], .position = s->done, .pages = s->pages};
+        memcpy(ids + b.tokens, s->ids + s->done, take[i] * sizeof *ids);
+        b.tokens += take[i];
+    }
+    struct why why;
+    if (batch_check(&b, m, RIG_CAPACITY, &why) != OK)
+        fail_msg("%s", why.text);
+    run_batch(e, &b);
+
+    size_t stride = (m->vocab + 15) / 16 * 16, row = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        for (uint32_t t = 0; t < take[i]; t++, row++)
+            if (logits && logits[i])
+                memcpy(logits[i] + (size_t)t * m->vocab, e->shared.logits + row * stride, m->vocab * sizeof(float));
+        sequences[i].done += take[i];
+    }
+}
+
+void engine_feed(struct engine *e, struct sequence *s, uint32_t chunk, float *logits)
+{
+    while (s->done < s->count) {
+        uint32_t take = s->count - s->done < chunk ? s->count - s->done : chunk;
+        engine_step(e, s, &take, 1, &logits);
+        logits += (size_t)take * e->rig->m.vocab;
+    }
+}

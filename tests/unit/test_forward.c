@@ -1,0 +1,566 @@
+/*
+ * The forward pass: against goldens of an independent implementation, and against itself: neighbours in the batch, cuts of
+ * the prompt, ranks and kernel sets change no bit.
+ *
+ * Bounds. The goldens were computed in float32; here K and V are rounded to f16 and, for quantised files, activations to
+ * 8 bits. With float weights the rounding of K and V is what remains: at most 0.005 in a logit or a log-probability over
+ * llama f32, f16, bf16 and llama-k f16, where the fixtures' README allows 0.0002 without it; the bounds are twice that.
+ * Bounds for 8-bit activations: the fixtures' READMEs.
+ */
+#include "model/forward.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <cmocka.h>
+
+#include "tests/support/model_rig.h"
+
+static float *logits_for(const struct rig *rig, uint32_t tokens)
+{
+    float *logits = malloc((size_t)tokens * rig->m.vocab * sizeof *logits);
+    if (!logits)
+        fail_msg("no memory for the test");
+    return logits;
+}
+
+/* ---- goldens ---- */
+
+struct bounds {
+    double logit;      /* each of logits_last and of the stored top 20 */
+    double top_rms;    /* of the stored top 20, by prompt */
+    double logprob;    /* each */
+    double greedy_gap; /* where the gap is wider the choice must agree */
+};
+
+static const struct bounds with_float_weights = {.logit = 0.01, .top_rms = 0.002, .logprob = 0.01, .greedy_gap = 0.01};
+static const struct bounds with_8_bit_activations = {.logit = 0.8, .top_rms = 0.2, .logprob = 0.8, .greedy_gap = 0.5};
+static const struct bounds of_a_real_model = {.logit = 1.5, .top_rms = 0.48, .logprob = 1.1, .greedy_gap = 0.7};
+
+struct worst {
+    double logit, top_rms, logprob, greedy_gap;
+};
+
+static void note(double *worst, double value)
+{
+    if (!(value <= *worst))
+        *worst = value;
+}
+
+static double log_sum_exp(const float *x, uint32_t n)
+{
+    double max = -INFINITY, sum = 0;
+    for (uint32_t i = 0; i < n; i++)
+        max = x[i] > max ? x[i] : max;
+    for (uint32_t i = 0; i < n; i++)
+        sum += exp(x[i] - max);
+    return max + log(sum);
+}
+
+static uint32_t largest(const float *x, uint32_t n)
+{
+    uint32_t best = 0;
+    for (uint32_t i = 1; i < n; i++)
+        best = x[i] > x[best] ? i : best;
+    return best;
+}
+
+static double number(const json_t *array, size_t i)
+{
+    return json_number_value(json_array_get(array, i));
+}
+
+/* Prompt and greedy continuation as one list of tokens. */
+static uint32_t all_tokens(const json_t *prompt, uint32_t ids[2048])
+{
+    const json_t *lists[] = {json_object_get(prompt, "ids"), json_object_get(json_object_get(prompt, "greedy"), "ids")};
+    uint32_t count = 0;
+    for (uint32_t l = 0; l < 2; l++)
+        for (size_t i = 0; i < json_array_size(lists[l]) && count < 2048; i++)
+            ids[count++] = (uint32_t)json_integer_value(json_array_get(lists[l], i));
+    return count;
+}
+
+static void compare_prompt(const struct rig *rig, const json_t *prompt, const float *logits, struct worst *worst)
+{
+    uint32_t vocab = rig->m.vocab, n = (uint32_t)json_integer_value(json_object_get(prompt, "n"));
+    const json_t *last = json_object_get(prompt, "logits_last"), *position, *ids = json_object_get(prompt, "ids");
+    for (size_t i = 0; i < json_array_size(last); i++)
+        note(&worst->logit, fabs(logits[(n - 1) * vocab + i] - number(last, i)));
+
+    size_t index, count = 0;
+    double squares = 0;
+    json_array_foreach(json_object_get(prompt, "positions"), index, position) {
+        const float *row = logits + (size_t)json_integer_value(json_object_get(position, "pos")) * vocab;
+        const json_t *top = json_object_get(position, "top");
+        for (size_t i = 0; i < json_array_size(top); i++, count++) {
+            double difference = row[json_integer_value(json_array_get(json_array_get(top, i), 0))] - number(json_array_get(top, i), 1);
+            note(&worst->logit, fabs(difference));
+            squares += difference * difference;
+        }
+    }
+    assert_true(count >= 60);
+    note(&worst->top_rms, sqrt(squares / (double)count));
+
+    const json_t *logprobs = json_object_get(prompt, "logprobs");
+    assert_int_equal(json_array_size(logprobs), n - 1);
+    for (uint32_t t = 1; t < n; t++) {
+        const float *row = logits + (size_t)(t - 1) * vocab;
+        double logprob = row[json_integer_value(json_array_get(ids, t))] - log_sum_exp(row, vocab);
+        note(&worst->logprob, fabs(logprob - number(logprobs, t - 1)));
+    }
+
+    const json_t *greedy = json_object_get(prompt, "greedy");
+    for (uint32_t i = 0; i < json_array_size(json_object_get(greedy, "ids")); i++)
+        if (largest(logits + (size_t)(n - 1 + i) * vocab, vocab) != (uint32_t)number(json_object_get(greedy, "ids"), i))
+            note(&worst->greedy_gap, number(json_object_get(greedy, "gap"), i));
+}
+
+static void compare_with_golden(const char *file, const char *golden, const struct bounds *bounds, uint32_t max_tokens)
+{
+    static struct rig rig;
+    char path[512];
+    if (!rig_find(golden, path) || !rig_open(&rig, file, 0))
+        skip();
+    json_t *root = json_load_file(path, 0, NULL), *prompt;
+    assert_non_null(root);
+    struct engine e = engine_open(&rig, kernels_choose(NULL), 1);
+    struct worst worst = {0};
+    size_t index;
+    uint32_t compared = 0;
+    json_array_foreach(json_object_get(root, "prompts"), index, prompt) {
+        if (json_integer_value(json_object_get(prompt, "n")) > max_tokens)
+            continue;
+        uint32_t ids[2048], count = all_tokens(prompt, ids);
+        float *logits = logits_for(&rig, count);
+        struct sequence s = sequence_make(&rig, ids, count);
+        engine_feed(&e, &s, RIG_CAPACITY, logits);
+        compare_prompt(&rig, prompt, logits, &worst);
+        sequence_free(&s);
+        free(logits);
+        compared++;
+    }
+    print_message("%s: logit %.3g, top-20 rms %.3g, log-prob %.3g, widest gap at another choice %.3g\n", file, worst.logit,
+                  worst.top_rms, worst.logprob, worst.greedy_gap);
+    assert_true(compared > 0);
+    assert_true(worst.logit <= bounds->logit);
+    assert_true(worst.top_rms <= bounds->top_rms);
+    assert_true(worst.logprob <= bounds->logprob);
+    assert_true(worst.greedy_gap <= bounds->greedy_gap);
+    json_decref(root);
+    engine_close(&e);
+    rig_close(&rig);
+}
+
+#define LLAMA(type, bounds)                                                                                          \
+    static void llama_##type##_agrees_with_its_golden(void **state)                                                  \
+    {                                                                                                                \
+        (void)state;                                                                                                 \
+        compare_with_golden("tiny/llama/model-" #type ".gguf", "tiny/llama/golden-" #type ".json", &(bounds), 1000); \
+    }
+#define LLAMA_K(type, bounds)                                                                                            \
+    static void llama_k_##type##_agrees_with_its_golden(void **state)                                                    \
+    {                                                                                                                    \
+        (void)state;                                                                                                     \
+        compare_with_golden("tiny/llama-k/model-" #type ".gguf", "tiny/llama-k/golden-" #type ".json", &(bounds), 1000); \
+    }
+
+LLAMA(f32, with_float_weights)
+LLAMA(f16, with_float_weights)
+LLAMA(bf16, with_float_weights)
+LLAMA(q8_0, with_8_bit_activations)
+LLAMA(q4_0, with_8_bit_activations)
+LLAMA_K(f16, with_float_weights)
+LLAMA_K(q8_0, with_8_bit_activations)
+LLAMA_K(q4_0, with_8_bit_activations)
+LLAMA_K(q4_1, with_8_bit_activations)
+LLAMA_K(q5_0, with_8_bit_activations)
+LLAMA_K(q5_1, with_8_bit_activations)
+LLAMA_K(q2_k, with_8_bit_activations)
+LLAMA_K(q3_k, with_8_bit_activations)
+LLAMA_K(q3_k_m, with_8_bit_activations)
+LLAMA_K(q4_k, with_8_bit_activations)
+LLAMA_K(q4_k_m, with_8_bit_activations)
+LLAMA_K(q5_k, with_8_bit_activations)
+LLAMA_K(q5_k_m, with_8_bit_activations)
+LLAMA_K(q6_k, with_8_bit_activations)
+LLAMA_K(iq4_nl, with_8_bit_activations)
+LLAMA_K(iq4_xs, with_8_bit_activations)
+
+static void smollm2_agrees_with_its_golden(void **state)
+{
+    (void)state;
+    compare_with_golden("models/smollm2.gguf", "real/smollm2-135m-instruct-q4_1.json", &of_a_real_model, 100);
+}
+
+/* ---- the same bits whatever the company ---- */
+
+/* Four sequences of different lengths, with the logits of each alone: reference kernels, one rank, one step. */
+enum { ALONE = 4 };
+
+struct alone {
+    struct rig rig;
+    uint32_t ids[ALONE][RIG_CAPACITY];
+    struct sequence s[ALONE];
+    float *logits[ALONE];
+};
+
+static const uint32_t lengths[ALONE] = {37, 1, 150, 16};
+
+static void feed_alone(struct alone *a)
+{
+    uint64_t random = 88172645463325252u; /* xorshift64 with a fixed seed: the same prompts every time */
+    struct engine e = engine_open(&a->rig, &kernels_reference, 1);
+    for (uint32_t i = 0; i < ALONE; i++) {
+        for (uint32_t t = 0; t < lengths[i]; t++) {
+            random ^= random << 13, random ^= random >> 7, random ^= random << 17;
+            a->ids[i][t] = (uint32_t)(random % a->rig.m.vocab);
+        }
+        a->s[i] = sequence_make(&a->rig, a->ids[i], lengths[i]);
+        a->logits[i] = logits_for(&a->rig, lengths[i]);
+        engine_feed(&e, &a->s[i], RIG_CAPACITY, a->logits[i]);
+    }
+    engine_close(&e);
+}
+
+static const char *const batch_files[] = {"tiny/llama/model-f32.gguf", "tiny/llama/model-q8_0.gguf", "tiny/llama-k/model-q4_1.gguf",
+                                          "tiny/llama/model-f16.gguf", "tiny/llama-k/model-q4_k_m.gguf"};
+enum { BATCH_FILES = sizeof batch_files / sizeof *batch_files };
+static struct alone *companies[BATCH_FILES];
+static uint32_t company_count;
+
+static int load_companies(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < BATCH_FILES; i++) {
+        struct alone *a = calloc(1, sizeof *a);
+        if (!a || !rig_open(&a->rig, batch_files[i], 0)) {
+            free(a);
+            continue;
+        }
+        feed_alone(a);
+        companies[company_count++] = a;
+    }
+    return 0;
+}
+
+static int free_companies(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < company_count; i++) {
+        for (uint32_t s = 0; s < ALONE; s++) {
+            sequence_free(&companies[i]->s[s]);
+            free(companies[i]->logits[s]);
+        }
+        rig_close(&companies[i]->rig);
+        free(companies[i]);
+    }
+    return 0;
+}
+
+struct company {
+    const struct alone *alone;
+    struct sequence s[ALONE];
+    float *logits[ALONE]; /* (lengths[i], vocab) */
+};
+
+static struct company company_make(const struct alone *a)
+{
+    struct company c = {.alone = a};
+    for (uint32_t i = 0; i < ALONE; i++) {
+        c.s[i] = sequence_make(&a->rig, a->ids[i], lengths[i]);
+        c.logits[i] = logits_for(&a->rig, lengths[i]);
+    }
+    return c;
+}
+
+/* One step; logits go where the sequences stand. */
+static void company_step(struct company *c, struct engine *e, const uint32_t take[ALONE])
+{
+    float *at[ALONE];
+    for (uint32_t i = 0; i < ALONE; i++)
+        at[i] = c->logits[i] + (size_t)c->s[i].done * c->alone->rig.m.vocab;
+    engine_step(e, c->s, take, ALONE, at);
+}
+
+/* Steps of at most chunk tokens of each sequence, until all are done. */
+static void company_feed(struct company *c, struct engine *e, uint32_t chunk)
+{
+    for (;;) {
+        uint32_t take[ALONE], any = 0;
+        for (uint32_t i = 0; i < ALONE; i++) {
+            uint32_t left = c->s[i].count - c->s[i].done;
+            take[i] = left < chunk ? left : chunk;
+            any += take[i];
+        }
+        if (any == 0)
+            return;
+        company_step(c, e, take);
+    }
+}
+
+static void as_if_alone(struct company *c)
+{
+    for (uint32_t i = 0; i < ALONE; i++) {
+        size_t bytes = (size_t)lengths[i] * c->alone->rig.m.vocab * sizeof(float);
+        assert_memory_equal(c->logits[i], c->alone->logits[i], bytes);
+        assert_true(sequences_agree(&c->alone->rig, &c->s[i], &c->alone->s[i]));
+        sequence_free(&c->s[i]);
+        free(c->logits[i]);
+    }
+}
+
+static void needs_fixtures(void)
+{
+    if (company_count == 0)
+        skip();
+}
+
+static void feed_and_compare(const struct kernels *k, uint32_t ranks, uint32_t chunk)
+{
+    needs_fixtures();
+    for (uint32_t i = 0; i < company_count; i++) {
+        struct engine e = engine_open(&companies[i]->rig, k, ranks);
+        struct company c = company_make(companies[i]);
+        company_feed(&c, &e, chunk);
+        as_if_alone(&c);
+        engine_close(&e);
+    }
+}
+
+static void batch_forward_of_different_lengths_equals_one_by_one(void **state)
+{
+    (void)state;
+    feed_and_compare(&kernels_reference, 1, RIG_CAPACITY);
+}
+
+static void batch_forward_in_chunks_equals_whole_prompts(void **state)
+{
+    (void)state;
+    const uint32_t chunks[] = {1, 7, 16, 100};
+    for (uint32_t i = 0; i < 4; i++)
+        feed_and_compare(kernels_choose(NULL), 1, chunks[i]);
+}
+
+static void batch_forward_by_several_ranks_equals_one_rank(void **state)
+{
+    (void)state;
+    const uint32_t ranks[] = {2, 3, 5};
+    for (uint32_t i = 0; i < 3; i++)
+        feed_and_compare(kernels_choose(NULL), ranks[i], 61);
+}
+
+static void batch_forward_with_every_kernel_set_equals_the_reference(void **state)
+{
+    (void)state;
+    uint32_t count;
+    const struct kernels *const *sets = kernels_runnable(&count);
+    for (uint32_t i = 0; i < count; i++) {
+        print_message("kernel set %s\n", sets[i]->name);
+        feed_and_compare(sets[i], 1, RIG_CAPACITY);
+        feed_and_compare(sets[i], 2, 33);
+    }
+}
+
+/* Each sequence stands elsewhere: one decodes at the end of its prompt while others have just begun. */
+static void batch_forward_keeps_positions_per_sequence(void **state)
+{
+    (void)state;
+    needs_fixtures();
+    for (uint32_t i = 0; i < company_count; i++) {
+        struct engine e = engine_open(&companies[i]->rig, kernels_choose(NULL), 1);
+        struct company c = company_make(companies[i]);
+        company_step(&c, &e, (const uint32_t[ALONE]){0, 0, 140, 0});
+        company_step(&c, &e, (const uint32_t[ALONE]){36, 0, 1, 3});
+        company_step(&c, &e, (const uint32_t[ALONE]){1, 1, 1, 13});
+        company_step(&c, &e, (const uint32_t[ALONE]){0, 0, 8, 0});
+        as_if_alone(&c);
+        engine_close(&e);
+    }
+}
+
+/* The pages of one are taken away and spoilt; another grows in their place; a third never notices. */
+static void batch_forward_clears_one_sequence_without_touching_the_others(void **state)
+{
+    (void)state;
+    needs_fixtures();
+    for (uint32_t i = 0; i < company_count; i++) {
+        struct engine e = engine_open(&companies[i]->rig, kernels_choose(NULL), 1);
+        struct company c = company_make(companies[i]);
+        company_step(&c, &e, (const uint32_t[ALONE]){20, 0, 90, 0});
+        struct sequence cleared = c.s[0];
+        sequence_spoil(&cleared);
+        c.s[0].done = 0;
+        company_step(&c, &e, (const uint32_t[ALONE]){0, 1, 60, 0});
+        company_feed(&c, &e, 9);
+        as_if_alone(&c);
+        engine_close(&e);
+    }
+}
+
+/* Copies of K and V heads, one for each query head, are attention without groups: the same numbers. */
+static void batch_forward_with_grouped_queries_equals_repeated_kv_heads(void **state)
+{
+    (void)state;
+    needs_fixtures();
+    const struct rig *grouped = &companies[0]->rig;
+    uint32_t group = grouped->m.heads / grouped->m.kv_heads;
+    assert_true(group > 1 && grouped->m.head_dim % TILE_ROWS == 0);
+
+    static struct rig wide;
+    wide = *grouped;
+    wide.m.kv_heads = grouped->m.heads;
+    uint64_t tile_bytes, end = grouped->m.weights_bytes;
+    tiles_row_tile_bytes((enum tensor_type)grouped->m.layer[0].k.type, grouped->m.dim, &tile_bytes);
+    uint64_t head_bytes = tile_bytes * grouped->m.head_dim / TILE_ROWS;
+    wide.weights = aligned_alloc(64, end + 2 * grouped->m.layers * grouped->m.heads * head_bytes);
+    assert_non_null(wide.weights);
+    memcpy(wide.weights, grouped->weights, end);
+    for (uint32_t layer = 0; layer < grouped->m.layers; layer++) {
+        struct weight *both[] = {&wide.m.layer[layer].k, &wide.m.layer[layer].v};
+        for (uint32_t w = 0; w < 2; w++) {
+            for (uint32_t head = 0; head < wide.m.heads; head++)
+                memcpy(wide.weights + end + head * head_bytes, grouped->weights + both[w]->offset + head / group * head_bytes, head_bytes);
+            both[w]->offset = end;
+            both[w]->rows *= group;
+            end += wide.m.heads * head_bytes;
+        }
+    }
+    struct engine e = engine_open(&wide, kernels_choose(NULL), 1);
+    struct sequence s = sequence_make(&wide, companies[0]->ids[2], lengths[2]);
+    float *logits = logits_for(&wide, lengths[2]);
+    engine_feed(&e, &s, 64, logits);
+    assert_memory_equal(logits, companies[0]->logits[2], (size_t)lengths[2] * wide.m.vocab * sizeof(float));
+    free(logits);
+    sequence_free(&s);
+    engine_close(&e);
+    free(wide.weights);
+}
+
+/* ---- batches that are refused ---- */
+
+static struct model small_model(void)
+{
+    return (struct model){.context = 100, .vocab = 10};
+}
+
+static void refused(struct batch b, const char *words)
+{
+    static struct model m;
+    m = small_model();
+    struct why why;
+    assert_int_equal(batch_check(&b, &m, 8, &why), ERR_INVALID);
+    if (!strstr(why.text, words))
+        fail_msg("\"%s\" does not say \"%s\"", why.text, words);
+}
+
+static void batch_empty_is_refused(void **state)
+{
+    (void)state;
+    refused((struct batch){0}, "empty");
+}
+
+static void batch_over_capacity_is_refused(void **state)
+{
+    (void)state;
+    struct batch_run run = {.count = 9};
+    uint32_t ids[9] = {0};
+    refused((struct batch){.tokens = 9, .run_count = 1, .runs = &run, .token_ids = ids}, "9 tokens; a step takes 8");
+}
+
+static void batch_with_a_hole_an_overlap_or_a_token_too_large_is_refused(void **state)
+{
+    (void)state;
+    uint32_t ids[8] = {1, 2, 3, 4, 5, 6, 7, 10};
+    struct batch_run hole[] = {{.first_row = 0, .count = 2}, {.first_row = 3, .count = 1}};
+    refused((struct batch){.tokens = 4, .run_count = 2, .runs = hole, .token_ids = ids}, "run 1");
+    struct batch_run overlap[] = {{.first_row = 0, .count = 2}, {.first_row = 1, .count = 3}};
+    refused((struct batch){.tokens = 4, .run_count = 2, .runs = overlap, .token_ids = ids}, "run 1");
+    struct batch_run huge[] = {{.first_row = 0, .count = 2}, {.first_row = 2, .count = UINT32_MAX}};
+    refused((struct batch){.tokens = 4, .run_count = 2, .runs = huge, .token_ids = ids}, "run 1");
+    struct batch_run little = {.first_row = 0, .count = 3};
+    refused((struct batch){.tokens = 4, .run_count = 1, .runs = &little, .token_ids = ids}, "end at row 3");
+    struct batch_run late = {.first_row = 0, .count = 4, .position = 97};
+    refused((struct batch){.tokens = 4, .run_count = 1, .runs = &late, .token_ids = ids}, "context ends at 100");
+    struct batch_run whole = {.first_row = 0, .count = 8};
+    refused((struct batch){.tokens = 8, .run_count = 1, .runs = &whole, .token_ids = ids}, "token 10");
+}
+
+static void capacity_of_nothing_or_too_much_is_refused(void **state)
+{
+    (void)state;
+    needs_fixtures();
+    const struct rig *rig = &companies[0]->rig;
+    struct forward *f;
+    assert_int_equal(forward_open(&f, &rig->m, rig->weights, &kernels_reference, 0, 0, NULL), ERR_INVALID);
+    assert_int_equal(forward_open(&f, &rig->m, rig->weights, &kernels_reference, FORWARD_MAX_CAPACITY + 1, 1, NULL), ERR_INVALID);
+}
+
+/* A meeting that is broken off ends the step there and then. */
+static enum err third_meeting_aborts(void *arg)
+{
+    uint32_t *meetings = arg;
+    return ++*meetings == 3 ? ERR_ABORTED : OK;
+}
+
+static void step_ends_at_the_first_meeting_that_is_aborted(void **state)
+{
+    (void)state;
+    needs_fixtures();
+    struct engine e = engine_open(&companies[0]->rig, kernels_choose(NULL), 1);
+    struct sequence s = sequence_make(&companies[0]->rig, companies[0]->ids[0], 4);
+    struct batch_run run = {.count = 4, .pages = s.pages};
+    struct batch b = {.tokens = 4, .run_count = 1, .runs = &run, .token_ids = s.ids};
+    uint32_t meetings = 0;
+    forward_join(e.f[0], 0, 1, &e.shared, third_meeting_aborts, &meetings);
+    assert_int_equal(forward_run(e.f[0], &b), ERR_ABORTED);
+    assert_int_equal(meetings, 3);
+    sequence_free(&s);
+    engine_close(&e);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(batch_empty_is_refused),
+        cmocka_unit_test(batch_over_capacity_is_refused),
+        cmocka_unit_test(batch_with_a_hole_an_overlap_or_a_token_too_large_is_refused),
+        cmocka_unit_test(capacity_of_nothing_or_too_much_is_refused),
+        cmocka_unit_test(step_ends_at_the_first_meeting_that_is_aborted),
+        cmocka_unit_test(batch_forward_of_different_lengths_equals_one_by_one),
+        cmocka_unit_test(batch_forward_in_chunks_equals_whole_prompts),
+        cmocka_unit_test(batch_forward_by_several_ranks_equals_one_rank),
+        cmocka_unit_test(batch_forward_with_every_kernel_set_equals_the_reference),
+        cmocka_unit_test(batch_forward_keeps_positions_per_sequence),
+        cmocka_unit_test(batch_forward_clears_one_sequence_without_touching_the_others),
+        cmocka_unit_test(batch_forward_with_grouped_queries_equals_repeated_kv_heads),
+        cmocka_unit_test(llama_f32_agrees_with_its_golden),
+        cmocka_unit_test(llama_f16_agrees_with_its_golden),
+        cmocka_unit_test(llama_bf16_agrees_with_its_golden),
+        cmocka_unit_test(llama_q8_0_agrees_with_its_golden),
+        cmocka_unit_test(llama_q4_0_agrees_with_its_golden),
+        cmocka_unit_test(llama_k_f16_agrees_with_its_golden),
+        cmocka_unit_test(llama_k_q8_0_agrees_with_its_golden),
+        cmocka_unit_test(llama_k_q4_0_agrees_with_its_golden),
+        cmocka_unit_test(llama_k_q4_1_agrees_with_its_golden),
+        cmocka_unit_test(llama_k_q5_0_agrees_with_its_golden),
+        cmocka_unit_test(llama_k_q5_1_agrees_with_its_golden),
+        cmocka_unit_test(llama_k_q2_k_agrees_with_its_golden),
+        cmocka_unit_test(llama_k_q3_k_agrees_with_its_golden),
+        cmocka_unit_test(llama_k_q3_k_m_agrees_with_its_golden),
+        cmocka_unit_test(llama_k_q4_k_agrees_with_its_golden),
+        cmocka_unit_test(llama_k_q4_k_m_agrees_with_its_golden),
+        cmocka_unit_test(llama_k_q5_k_agrees_with_its_golden),
+        cmocka_unit_test(llama_k_q5_k_m_agrees_with_its_golden),
+        cmocka_unit_test(llama_k_q6_k_agrees_with_its_golden),
+        cmocka_unit_test(llama_k_iq4_nl_agrees_with_its_golden),
+        cmocka_unit_test(llama_k_iq4_xs_agrees_with_its_golden),
+        cmocka_unit_test(smollm2_agrees_with_its_golden),
+    };
+    return cmocka_run_group_tests(tests, load_companies, free_companies);
+}
