@@ -1,0 +1,793 @@
+#include "coordinator/supervisor.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/must.h"
+#include "coordinator/worker_process.h"
+#include "proto/channel.h"
+#include "shm/barrier.h"
+#include "shm/worker_slot.h"
+
+enum {
+    TICK_US = 2000,                  /* how often life words are read while somebody computes */
+    IDLE_TICK_US = 200 * 1000,       /* and otherwise: pidfds tell of deaths then */
+    START_MOST_US = 120 * 1000 * 1000, /* from spawn to hello: mapping hundreds of GiB takes its time */
+    JOIN_MOST_US = 10 * 1000 * 1000, /* from assign to assigned */
+    START_DEATHS_MOST = 5,           /* workers that die in a row before their hello */
+    MESSAGES_PER_TURN = 256,
+    NOBODY = UINT32_MAX,
+};
+
+enum process_stage { PROCESS_FREE, PROCESS_STARTING, PROCESS_SPARE, PROCESS_RANKED, PROCESS_GONE };
+
+struct process {
+    struct supervisor *supervisor;
+    enum process_stage stage;
+    struct worker_process child;
+    struct event *watch; /* pidfd */
+    uint32_t slot, generation;
+    uint32_t rank;      /* index into ranks: the place it has, or had when it died; NOBODY */
+    uint64_t since_us;  /* of the stage */
+    bool built, assigned; /* answers to the group's last build and assign */
+    uint64_t build_done, build_total;
+};
+
+struct rank {
+    uint32_t group, cpu, node;
+    struct process *process; /* NULL: lost */
+    uint32_t restarts;
+    bool closed; /* died too often: the group goes on without */
+    uint32_t suspects; /* of the last RANK_DEATHS_MOST suspect deaths: when */
+    uint64_t suspect_us[RANK_DEATHS_MOST];
+};
+
+enum group_stage { GROUP_INCOMPLETE, GROUP_BUILDING, GROUP_JOINING, GROUP_UP };
+
+struct group_state {
+    enum group_stage stage;
+    uint32_t epoch;
+    uint32_t node;
+    uint32_t first_rank, rank_count; /* in ranks; closed ones included */
+    uint64_t since_us;
+};
+
+struct supervisor {
+    struct supervisor_config config;
+    struct supervisor_hooks hooks;
+    struct channel *channel;
+    char channel_directory[CHANNEL_DIRECTORY_MAX + 1];
+    struct event *channel_event, *drain_event, *tick;
+    uint32_t rank_count, group_count, slot_count;
+    struct rank *ranks;
+    struct process *processes; /* by slot */
+    struct group_state groups[GROUPS_MAX];
+    uint32_t start_deaths; /* in a row, before a hello */
+    bool closing, hopeless;
+    struct command command; /* scratch of one message */
+    struct report report;
+    struct message_scratch scratch;
+    uint8_t bytes[MESSAGE_BYTES_MAX];
+};
+
+static void fill_groups(struct supervisor *s);
+static void keep_up_numbers(struct supervisor *s);
+static void lose_rank(struct supervisor *s, struct rank *rank, const char *how);
+
+uint32_t supervisor_worker_slots(uint32_t workers, uint32_t spares)
+{
+    uint32_t slots = 2 * (workers + spares) + 2;
+    return slots < WORKER_SLOTS_MAX ? slots : WORKER_SLOTS_MAX;
+}
+
+/* ---- moving ---- */
+
+static void process_move(struct process *p, enum process_stage to)
+{
+    static const uint8_t may_follow[] = {
+        [PROCESS_FREE] = 1u << PROCESS_STARTING,
+        [PROCESS_STARTING] = 1u << PROCESS_SPARE | 1u << PROCESS_GONE,
+        [PROCESS_SPARE] = 1u << PROCESS_RANKED | 1u << PROCESS_GONE,
+        [PROCESS_RANKED] = 1u << PROCESS_GONE,
+        [PROCESS_GONE] = 1u << PROCESS_FREE,
+    };
+    must(may_follow[p->stage] & 1u << to);
+    p->stage = to;
+    p->since_us = now_us();
+}
+
+static void group_move(struct group_state *g, enum group_stage to)
+{
+    static const uint8_t may_follow[] = {
+        [GROUP_INCOMPLETE] = 1u << GROUP_JOINING,
+        [GROUP_JOINING] = 1u << GROUP_INCOMPLETE | 1u << GROUP_BUILDING | 1u << GROUP_UP,
+        [GROUP_BUILDING] = 1u << GROUP_INCOMPLETE | 1u << GROUP_UP,
+        [GROUP_UP] = 1u << GROUP_INCOMPLETE,
+    };
+    must(may_follow[g->stage] & 1u << to);
+    g->stage = to;
+    g->since_us = now_us();
+}
+
+static void set_tick(struct supervisor *s, uint32_t us)
+{
+    struct timeval wait = {.tv_usec = (suseconds_t)us};
+    event_add(s->tick, &wait);
+}
+
+/* ---- spawning ---- */
+
+static struct process *free_process(struct supervisor *s)
+{
+    for (uint32_t i = 0; i < s->slot_count; i++)
+        if (s->processes[i].stage == PROCESS_FREE)
+            return &s->processes[i];
+    return NULL;
+}
+
+static void on_gone(evutil_socket_t fd, short what, void *arg);
+
+static enum err start_process(struct supervisor *s, struct process *p, struct why *why)
+{
+    char slot[16], generation[16], parent[16];
+    p->generation = worker_slot_prepare(s->config.arena, p->slot, UINT32_MAX);
+    snprintf(slot, sizeof slot, "%u", p->slot);
+    snprintf(generation, sizeof generation, "%u", p->generation);
+    snprintf(parent, sizeof parent, "%d", (int)getpid());
+    const struct segment_home *home = &s->config.arena->home;
+    const char *argv[20] = {s->config.worker_path, "--name", home->name, "--channel-dir", s->channel_directory, "--slot", slot,
+                            "--generation", generation, "--parent", parent};
+    size_t n = 11;
+    if (*home->directory) {
+        argv[n++] = "--shm-dir";
+        argv[n++] = home->directory;
+    }
+    if (*s->config.kernels) {
+        argv[n++] = "--kernels";
+        argv[n++] = s->config.kernels;
+    }
+    if (s->group_count == 1) { /* a spare knows whose memory it will need */
+        argv[n++] = "--group";
+        argv[n++] = "0";
+    }
+    enum err e = worker_process_spawn(&p->child, (char *const *)argv, why);
+    if (e)
+        return e;
+    p->rank = NOBODY;
+    p->built = p->assigned = false;
+    process_move(p, PROCESS_STARTING);
+    p->watch = event_new(s->config.loop, p->child.pidfd, EV_READ | EV_PERSIST, on_gone, p);
+    if (!p->watch || event_add(p->watch, NULL)) {
+        worker_process_kill(&p->child);
+        return because(why, ERR_NOMEM, "could not watch worker process %d: no memory", (int)p->child.pid);
+    }
+    return OK;
+}
+
+/* As many live processes as ranks and spares. */
+static void keep_up_numbers(struct supervisor *s)
+{
+    uint32_t wanted = s->config.spares, alive = 0;
+    for (uint32_t i = 0; i < s->rank_count; i++)
+        wanted += !s->ranks[i].closed;
+    for (uint32_t i = 0; i < s->slot_count; i++)
+        alive += s->processes[i].stage != PROCESS_FREE && s->processes[i].stage != PROCESS_GONE;
+    while (alive < wanted && !s->closing && !s->hopeless) {
+        struct process *p = free_process(s);
+        struct why why;
+        if (!p)
+            return; /* all slots wait for their dead to be reaped: on_gone comes back here */
+        if (start_process(s, p, &why)) {
+            log_error("%s", why.text);
+            return; /* the next tick tries again */
+        }
+        alive++;
+    }
+}
+
+static void hopeless(struct supervisor *s, const char *sentence)
+{
+    if (s->hopeless)
+        return;
+    s->hopeless = true;
+    s->hooks.hopeless(s->hooks.world, sentence);
+}
+
+/* ---- messages out ---- */
+
+static struct channel_peer peer_of(const struct process *p)
+{
+    return (struct channel_peer){.slot = p->slot, .generation = p->generation};
+}
+
+/* A worker that cannot be reached is as good as dead; its life word says so on the next tick. */
+static void send_bytes(struct supervisor *s, struct process *p, size_t length)
+{
+    enum err e = channel_send(s->channel, peer_of(p), s->bytes, length);
+    if (e && p->stage != PROCESS_GONE) {
+        log_warn("worker process %d does not take messages any more: ending it", (int)p->child.pid);
+        worker_process_kill(&p->child);
+    }
+    event_active(s->drain_event, EV_READ, 0); /* sending may have swallowed the edge of a message that came */
+}
+
+static void send_command(struct supervisor *s, struct process *p)
+{
+    size_t length;
+    must(command_pack(&s->command, s->bytes, sizeof s->bytes, &length) == OK);
+    send_bytes(s, p, length);
+}
+
+void supervisor_send_plan(struct supervisor *s, uint32_t group, const struct step_plan *plan)
+{
+    size_t length;
+    must(plan_pack(plan, s->bytes, sizeof s->bytes, &length) == OK);
+    const struct group_state *g = &s->groups[group];
+    must(g->stage == GROUP_UP && plan->epoch == g->epoch);
+    for (uint32_t i = g->first_rank; i < g->first_rank + g->rank_count; i++)
+        if (s->ranks[i].process)
+            send_bytes(s, s->ranks[i].process, length);
+    set_tick(s, TICK_US);
+}
+
+/* ---- groups ---- */
+
+/* The ranks that take part, in order; their number. */
+static uint32_t members(const struct supervisor *s, const struct group_state *g, struct process **out)
+{
+    uint32_t n = 0;
+    for (uint32_t i = g->first_rank; i < g->first_rank + g->rank_count; i++)
+        if (!s->ranks[i].closed)
+            out[n++] = s->ranks[i].process;
+    return n;
+}
+
+static bool is_complete(const struct supervisor *s, const struct group_state *g)
+{
+    struct process *who[GROUP_RANKS_MAX];
+    uint32_t n = members(s, g, who);
+    for (uint32_t i = 0; i < n; i++)
+        if (!who[i])
+            return false;
+    return n > 0;
+}
+
+static void begin_build(struct supervisor *s, struct group_state *g)
+{
+    struct process *who[GROUP_RANKS_MAX];
+    uint32_t n = members(s, g, who);
+    for (uint32_t i = 0; i < n; i++) {
+        s->command.kind = COMMAND_BUILD;
+        s->command.build.rank = i;
+        s->command.build.ranks = n;
+        snprintf(s->command.build.model_path, sizeof s->command.build.model_path, "%s", s->config.model_path);
+        who[i]->built = false;
+        who[i]->build_done = who[i]->build_total = 0;
+        send_command(s, who[i]);
+    }
+    group_move(g, GROUP_BUILDING);
+}
+
+static void begin_join(struct supervisor *s, struct group_state *g)
+{
+    struct process *who[GROUP_RANKS_MAX];
+    uint32_t n = members(s, g, who);
+    uint32_t group = (uint32_t)(g - s->groups);
+    g->epoch++;
+    barrier_set_epoch(s->config.arena, group, g->epoch);
+    s->command.kind = COMMAND_ASSIGN;
+    s->command.assign.epoch = g->epoch;
+    s->command.assign.group = group;
+    s->command.assign.ranks = n;
+    for (uint32_t i = 0; i < n; i++)
+        s->command.assign.slots[i] = who[i]->slot;
+    for (uint32_t i = 0; i < n; i++) {
+        s->command.assign.rank = i;
+        worker_slot_at(s->config.arena, who[i]->slot)->cpu = s->config.pin ? s->ranks[who[i]->rank].cpu : UINT32_MAX;
+        who[i]->assigned = false;
+        send_command(s, who[i]);
+    }
+    group_move(g, GROUP_JOINING);
+    set_tick(s, TICK_US);
+}
+
+/* Another group of the node makes the weights, or is about to. */
+static bool someone_builds(const struct supervisor *s, uint32_t node)
+{
+    for (uint32_t g = 0; g < s->group_count; g++)
+        if (s->groups[g].node == node && s->groups[g].stage != GROUP_INCOMPLETE)
+            return true;
+    return false;
+}
+
+/* Moves on every group that is whole; the first one of a node builds its weights, the others wait for them. */
+static void advance_groups(struct supervisor *s)
+{
+    for (uint32_t i = 0; i < s->group_count; i++) {
+        struct group_state *g = &s->groups[i];
+        if (g->stage == GROUP_INCOMPLETE && is_complete(s, g) &&
+            (arena_weights_built(s->config.arena, g->node) || !someone_builds(s, g->node)))
+            begin_join(s, g);
+    }
+}
+
+static struct process *find_spare(struct supervisor *s)
+{
+    for (uint32_t i = 0; i < s->slot_count; i++)
+        if (s->processes[i].stage == PROCESS_SPARE)
+            return &s->processes[i];
+    return NULL;
+}
+
+/* Spares take the empty places, groups that are whole again go on. */
+static void fill_groups(struct supervisor *s)
+{
+    for (uint32_t i = 0; i < s->rank_count; i++) {
+        struct rank *rank = &s->ranks[i];
+        struct process *spare = rank->process || rank->closed ? NULL : find_spare(s);
+        if (!spare)
+            continue;
+        spare->rank = i;
+        rank->process = spare;
+        process_move(spare, PROCESS_RANKED);
+    }
+    advance_groups(s);
+}
+
+/* ---- losing ---- */
+
+static void break_group(struct supervisor *s, struct group_state *g)
+{
+    uint32_t group = (uint32_t)(g - s->groups);
+    if (g->stage != GROUP_INCOMPLETE) {
+        bool was_up = g->stage == GROUP_UP;
+        g->epoch++;
+        barrier_set_epoch(s->config.arena, group, g->epoch); /* opens all barriers: whoever computes stops there */
+        group_move(g, GROUP_INCOMPLETE);
+        if (was_up)
+            s->hooks.group_down(s->hooks.world, group);
+    }
+}
+
+/* The process will run no code of ours any more. */
+static void lose_rank(struct supervisor *s, struct rank *rank, const char *how)
+{
+    struct process *p = rank->process;
+    log_warn("worker %u (process %d) %s; its group goes on from its last committed tokens", p->rank, (int)p->child.pid, how);
+    rank->process = NULL;
+    rank->restarts++;
+    process_move(p, PROCESS_GONE);
+    break_group(s, &s->groups[rank->group]);
+}
+
+static void count_suspect(struct supervisor *s, struct rank *rank)
+{
+    uint64_t now = now_us();
+    uint64_t *oldest = &rank->suspect_us[rank->suspects++ % RANK_DEATHS_MOST];
+    bool often = rank->suspects > RANK_DEATHS_MOST && now - *oldest < RANK_DEATHS_WINDOW_US;
+    *oldest = now;
+    if (!often)
+        return;
+    rank->closed = true;
+    log_error("worker %u died %d times within a minute by its own fault: its group goes on without it", (uint32_t)(rank - s->ranks),
+              RANK_DEATHS_MOST);
+    for (uint32_t i = 0; i < s->rank_count; i++)
+        if (!s->ranks[i].closed)
+            return;
+    hopeless(s, "every worker died again and again by its own fault; the log above says how");
+}
+
+/* A pidfd became readable: reap, and give the slot back. */
+static void on_gone(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd, (void)what;
+    struct process *p = arg;
+    struct supervisor *s = p->supervisor;
+    int status = 0;
+    char how[96];
+    pid_t pid = p->child.pid;
+    struct rank *rank = p->rank != NOBODY ? &s->ranks[p->rank] : NULL;
+    struct event *watch = p->watch;
+    if (!worker_process_reap(&p->child, &status))
+        return;
+    event_free(watch);
+    p->watch = NULL;
+    worker_process_describe(status, how, sizeof how);
+    bool suspect = worker_process_died_suspect(status) && !s->closing;
+    if (p->stage == PROCESS_RANKED) {
+        p->child.pid = pid; /* for the log line only */
+        lose_rank(s, rank, how);
+        p->child.pid = 0;
+    } else if (p->stage == PROCESS_STARTING || p->stage == PROCESS_SPARE) {
+        if (!s->closing)
+            log_warn("worker process %d %s before it had a place", (int)pid, how);
+        if (p->stage == PROCESS_STARTING && suspect && ++s->start_deaths >= START_DEATHS_MOST)
+            hopeless(s, "workers die as soon as they start; the log above says why");
+        process_move(p, PROCESS_GONE);
+    }
+    if (rank && suspect)
+        count_suspect(s, rank);
+    process_move(p, PROCESS_FREE);
+    if (s->closing)
+        return;
+    keep_up_numbers(s);
+    fill_groups(s);
+}
+
+/* ---- messages in ---- */
+
+static void take_hello(struct supervisor *s, struct process *p)
+{
+    if (p->stage != PROCESS_STARTING)
+        return;
+    s->start_deaths = 0;
+    process_move(p, PROCESS_SPARE);
+    fill_groups(s);
+}
+
+static void raise_group(struct supervisor *s, struct group_state *g)
+{
+    group_move(g, GROUP_UP);
+    s->hooks.group_up(s->hooks.world, (uint32_t)(g - s->groups), g->epoch);
+}
+
+static void take_assigned(struct supervisor *s, struct process *p, uint32_t epoch)
+{
+    struct group_state *g = &s->groups[s->ranks[p->rank].group];
+    struct process *who[GROUP_RANKS_MAX];
+    if (g->stage != GROUP_JOINING || epoch != g->epoch)
+        return;
+    p->assigned = true;
+    uint32_t n = members(s, g, who);
+    for (uint32_t i = 0; i < n; i++)
+        if (!who[i]->assigned)
+            return;
+    if (arena_weights_built(s->config.arena, g->node))
+        raise_group(s, g);
+    else
+        begin_build(s, g);
+}
+
+static void take_built(struct supervisor *s, struct process *p)
+{
+    struct group_state *g = &s->groups[s->ranks[p->rank].group];
+    struct process *who[GROUP_RANKS_MAX];
+    if (g->stage != GROUP_BUILDING)
+        return;
+    p->built = true;
+    uint32_t n = members(s, g, who);
+    for (uint32_t i = 0; i < n; i++)
+        if (!who[i]->built)
+            return;
+    arena_mark_weights_built(s->config.arena, g->node);
+    raise_group(s, g);
+    advance_groups(s); /* others of the node waited for the weights */
+}
+
+static void take_progress(struct supervisor *s, struct process *p, uint64_t done, uint64_t total)
+{
+    p->build_done = done;
+    p->build_total = total;
+    uint64_t all_done = 0, all_total = 0;
+    for (uint32_t i = 0; i < s->slot_count; i++) {
+        all_done += s->processes[i].build_done;
+        all_total += s->processes[i].build_total;
+    }
+    s->hooks.progress(s->hooks.world, all_done, all_total);
+}
+
+/* What a worker cannot do, it says and then waits; a rank that fails is replaced like a dead one. */
+static void take_failed(struct supervisor *s, struct process *p, const char *text)
+{
+    log_error("worker process %d: %s", (int)p->child.pid, text);
+    if (p->stage != PROCESS_RANKED)
+        return;
+    struct rank *rank = &s->ranks[p->rank];
+    worker_process_kill(&p->child); /* it waits for commands now and writes nowhere */
+    lose_rank(s, rank, "could not do its part");
+    count_suspect(s, rank);
+    keep_up_numbers(s);
+    fill_groups(s);
+}
+
+static void take_report(struct supervisor *s, struct process *p)
+{
+    const struct report *r = &s->report;
+    if (r->kind == REPORT_HELLO) {
+        take_hello(s, p);
+        return;
+    }
+    if (r->kind == REPORT_FAILED) {
+        take_failed(s, p, r->failed.text);
+        return;
+    }
+    if (p->stage != PROCESS_RANKED)
+        return; /* of a place that it has lost */
+    uint32_t group = s->ranks[p->rank].group;
+    switch (r->kind) {
+    case REPORT_ASSIGNED: take_assigned(s, p, r->assigned.epoch); break;
+    case REPORT_BUILT: take_built(s, p); break;
+    case REPORT_PROGRESS: take_progress(s, p, r->progress.done, r->progress.total); break;
+    case REPORT_RESULT:
+        if (s->groups[group].stage == GROUP_UP && r->result.epoch == s->groups[group].epoch)
+            s->hooks.step_done(s->hooks.world, group, r->result.epoch, r->result.step, r->result.compute_us);
+        break;
+    default: break;
+    }
+}
+
+static void drain(struct supervisor *s)
+{
+    for (uint32_t i = 0; i < MESSAGES_PER_TURN; i++) {
+        struct channel_peer from;
+        struct why why;
+        size_t length;
+        enum err e = channel_receive(s->channel, &from, s->bytes, sizeof s->bytes, &length);
+        if (e == ERR_BUSY)
+            return;
+        if (!e)
+            e = report_unpack(&s->report, s->bytes, length, &s->scratch, &why);
+        struct process *p = !e && from.slot < s->slot_count ? &s->processes[from.slot] : NULL;
+        if (e)
+            log_warn("dropped a message that no worker of this version sends");
+        else if (p && p->generation == from.generation && p->stage != PROCESS_FREE && p->stage != PROCESS_GONE)
+            take_report(s, p);
+    }
+    event_active(s->drain_event, EV_READ, 0); /* more may lie there; let others have their turn first */
+}
+
+static void on_channel(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd, (void)what;
+    drain(arg);
+}
+
+/* ---- the watch ---- */
+
+/* Ends the ranks whose arrival word is behind; when none is, those that are stopped; when none is, all. */
+static void end_the_late(struct supervisor *s, struct group_state *g)
+{
+    struct process *who[GROUP_RANKS_MAX];
+    uint32_t n = members(s, g, who);
+    uint64_t arrived[GROUP_RANKS_MAX], most = 0;
+    uint32_t late = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        arrived[i] = atomic_load_explicit(&worker_slot_at(s->config.arena, who[i]->slot)->arrived, memory_order_acquire); /* a hint only; pairs with its meet */
+        if (i == 0 || arrival_is_behind(most, arrived[i]))
+            most = arrived[i];
+    }
+    bool behind[GROUP_RANKS_MAX];
+    for (uint32_t i = 0; i < n; i++)
+        late += behind[i] = arrival_is_behind(arrived[i], most);
+    for (uint32_t i = 0; !late && i < n; i++)
+        behind[i] = worker_process_is_stopped(&who[i]->child);
+    for (uint32_t i = 0; i < n; i++)
+        late += behind[i];
+    for (uint32_t i = 0; i < n; i++)
+        if (behind[i] || !late) {
+            log_warn("worker %u (process %d) hangs in a step: ending it", who[i]->rank, (int)who[i]->child.pid);
+            worker_process_kill(&who[i]->child);
+        }
+}
+
+static void check_lives(struct supervisor *s)
+{
+    bool lost = false;
+    for (uint32_t i = 0; i < s->rank_count; i++) {
+        struct rank *rank = &s->ranks[i];
+        if (rank->process && worker_slot_life(s->config.arena, rank->process->slot) == LIFE_DEAD) {
+            lose_rank(s, rank, "died");
+            lost = true;
+        }
+    }
+    if (lost) {
+        fill_groups(s);
+        keep_up_numbers(s);
+    }
+}
+
+static void check_hangs(struct supervisor *s)
+{
+    uint64_t now = now_us();
+    for (uint32_t i = 0; i < s->group_count; i++) {
+        struct group_state *g = &s->groups[i];
+        uint64_t since, planned;
+        if (g->stage == GROUP_UP && s->hooks.in_flight(s->hooks.world, i, &since, &planned)) {
+            uint64_t most = planned * HANG_FACTOR > HANG_LEAST_US ? planned * HANG_FACTOR : HANG_LEAST_US;
+            if (now > since && now - since > most)
+                end_the_late(s, g);
+        } else if (g->stage == GROUP_JOINING && now - g->since_us > JOIN_MOST_US) {
+            struct process *who[GROUP_RANKS_MAX];
+            uint32_t n = members(s, g, who);
+            for (uint32_t r = 0; r < n; r++)
+                if (!who[r]->assigned)
+                    worker_process_kill(&who[r]->child);
+        }
+    }
+    for (uint32_t i = 0; i < s->slot_count; i++)
+        if (s->processes[i].stage == PROCESS_STARTING && now - s->processes[i].since_us > START_MOST_US)
+            worker_process_kill(&s->processes[i].child);
+}
+
+static bool someone_computes(const struct supervisor *s)
+{
+    uint64_t since, planned;
+    for (uint32_t i = 0; i < s->group_count; i++)
+        if (s->groups[i].stage == GROUP_JOINING || s->groups[i].stage == GROUP_BUILDING ||
+            (s->groups[i].stage == GROUP_UP && s->hooks.in_flight(s->hooks.world, i, &since, &planned)))
+            return true;
+    return false;
+}
+
+static void on_tick(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd, (void)what;
+    struct supervisor *s = arg;
+    check_lives(s);
+    check_hangs(s);
+    drain(s); /* a safety net under the edge-triggered descriptor */
+    keep_up_numbers(s);
+    set_tick(s, someone_computes(s) ? TICK_US : IDLE_TICK_US);
+}
+
+/* ---- opening and closing ---- */
+
+/* Workers are dealt over the groups, groups over the nodes, cores of its node to each worker. */
+static void deal_ranks(struct supervisor *s)
+{
+    const struct topology *t = s->config.topology;
+    uint32_t used[TOPOLOGY_MAX_NODES] = {0}, next = 0;
+    for (uint32_t i = 0; i < s->group_count; i++) {
+        struct group_state *g = &s->groups[i];
+        g->node = s->config.arena->geometry.group_node[i];
+        g->first_rank = next;
+        g->rank_count = s->rank_count / s->group_count + (i < s->rank_count % s->group_count);
+        next += g->rank_count;
+        for (uint32_t r = g->first_rank; r < next; r++) {
+            uint32_t on_node = 0, first = 0;
+            for (uint32_t c = 0; c < t->cores; c++) {
+                if (t->core[c].node == g->node && on_node++ == 0)
+                    first = c;
+            }
+            uint32_t cpu = on_node ? t->core[first + used[g->node]++ % on_node].cpu : UINT32_MAX;
+            s->ranks[r] = (struct rank){.group = i, .cpu = cpu, .node = g->node};
+        }
+    }
+}
+
+static enum err open_channel(struct supervisor *s, struct why *why)
+{
+    enum err e = channel_directory(s->channel_directory, s->config.arena->home.name, why);
+    if (!e)
+        e = channel_bind(&s->channel, s->channel_directory, why);
+    if (e)
+        return e;
+    s->channel_event = event_new(s->config.loop, channel_fd(s->channel), EV_READ | EV_PERSIST, on_channel, s);
+    s->drain_event = event_new(s->config.loop, -1, EV_PERSIST, on_channel, s);
+    s->tick = evtimer_new(s->config.loop, on_tick, s);
+    if (!s->channel_event || !s->drain_event || !s->tick || event_add(s->channel_event, NULL))
+        return because(why, ERR_NOMEM, "could not watch the workers' channel: no memory");
+    return OK;
+}
+
+enum err supervisor_open(struct supervisor **out, const struct supervisor_config *config, const struct supervisor_hooks *hooks, struct why *why)
+{
+    struct supervisor *s = calloc(1, sizeof *s);
+    if (!s)
+        return because(why, ERR_NOMEM, "could not open the supervisor: no memory");
+    s->config = *config;
+    s->hooks = *hooks;
+    s->rank_count = config->workers;
+    s->group_count = config->groups;
+    s->slot_count = config->arena->geometry.worker_slots;
+    s->ranks = calloc(s->rank_count, sizeof *s->ranks);
+    s->processes = calloc(s->slot_count, sizeof *s->processes);
+    enum err e = s->ranks && s->processes ? OK : because(why, ERR_NOMEM, "could not open the supervisor: no memory");
+    for (uint32_t i = 0; !e && i < s->slot_count; i++)
+        s->processes[i] = (struct process){.supervisor = s, .slot = i, .rank = NOBODY, .child.pidfd = -1};
+    if (!e)
+        e = open_channel(s, why);
+    if (e) {
+        supervisor_close(s);
+        return e;
+    }
+    deal_ranks(s);
+    keep_up_numbers(s);
+    set_tick(s, TICK_US);
+    *out = s;
+    return OK;
+}
+
+/* Asks all to stop and waits for them, at most two seconds; then it asks no more. */
+static void end_processes(struct supervisor *s)
+{
+    s->command.kind = COMMAND_STOP;
+    for (uint32_t i = 0; i < s->slot_count; i++)
+        if (s->processes[i].stage == PROCESS_SPARE || s->processes[i].stage == PROCESS_RANKED)
+            send_command(s, &s->processes[i]);
+    uint64_t patience = now_us() + 2 * 1000 * 1000;
+    for (uint32_t left = 1; left;) {
+        left = 0;
+        bool late = now_us() > patience;
+        for (uint32_t i = 0; i < s->slot_count; i++) {
+            struct process *p = &s->processes[i];
+            int status;
+            if (!p->child.pid || worker_process_reap(&p->child, &status))
+                continue;
+            left++;
+            if (late || p->stage == PROCESS_STARTING)
+                worker_process_kill(&p->child);
+        }
+        struct timespec wait = {.tv_nsec = 1000 * 1000};
+        if (left)
+            nanosleep(&wait, NULL);
+    }
+}
+
+void supervisor_close(struct supervisor *s)
+{
+    if (!s)
+        return;
+    s->closing = true;
+    if (s->channel && s->drain_event)
+        end_processes(s);
+    for (uint32_t i = 0; s->processes && i < s->slot_count; i++)
+        if (s->processes[i].watch)
+            event_free(s->processes[i].watch);
+    if (s->tick)
+        event_free(s->tick);
+    if (s->drain_event)
+        event_free(s->drain_event);
+    if (s->channel_event)
+        event_free(s->channel_event);
+    if (s->channel)
+        channel_close(s->channel);
+    free(s->processes);
+    free(s->ranks);
+    free(s);
+}
+
+/* ---- what others want to know ---- */
+
+bool supervisor_group_is_up(const struct supervisor *s, uint32_t group)
+{
+    return s->groups[group].stage == GROUP_UP;
+}
+
+uint32_t supervisor_ranks(const struct supervisor *s)
+{
+    return s->rank_count;
+}
+
+struct rank_view supervisor_rank(const struct supervisor *s, uint32_t index)
+{
+    const struct rank *rank = &s->ranks[index];
+    enum group_stage stage = s->groups[rank->group].stage;
+    const char *state = !rank->process ? (rank->restarts || rank->closed ? "lost" : "starting") : stage == GROUP_UP ? "ready" : "starting";
+    return (struct rank_view){
+        .id = index,
+        .group = rank->group,
+        .pid = rank->process ? rank->process->child.pid : 0,
+        .cpu = rank->cpu,
+        .node = rank->node,
+        .state = state,
+        .restarts = rank->restarts,
+    };
+}
+
+uint32_t supervisor_spares(const struct supervisor *s, pid_t *pids, uint32_t room)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < s->slot_count && n < room; i++)
+        if (s->processes[i].stage == PROCESS_SPARE)
+            pids[n++] = s->processes[i].child.pid;
+    return n;
+}

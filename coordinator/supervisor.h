@@ -1,0 +1,90 @@
+/*
+ * supervisor: worker processes and the groups they form. It spawns, watches, replaces; it knows no sequence and no plan.
+ *
+ * A process:  STARTING -> SPARE -> RANKED -> GONE -> (reaped) its slot is free
+ * A group:    INCOMPLETE -> JOINING -> (BUILDING: one group of a node, once) -> UP;  a rank is lost: any -> INCOMPLETE
+ *
+ * When a rank dies, the group's epoch is raised at once: every wait in a barrier ends, every plan in flight is void. A spare
+ * takes the place; all ranks are told the new epoch and answer that they have left the old one; then the group is up again.
+ * A rank's own mark in its life lock is the fence: behind it the process runs no code of ours.
+ *
+ * Only a suspect death (a signal of its own making, an exit, a hang) counts against a rank: after RANK_DEATHS_MOST of them within
+ * RANK_DEATHS_WINDOW_US the rank is closed and its group goes on with fewer. SIGKILL comes from outside and counts for nothing.
+ */
+#ifndef QUIRE_COORDINATOR_SUPERVISOR_H
+#define QUIRE_COORDINATOR_SUPERVISOR_H
+
+#include <event2/event.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+#include "coordinator/topology.h"
+#include "proto/message.h"
+#include "shm/arena.h"
+
+struct supervisor;
+
+struct supervisor_config {
+    struct event_base *loop;
+    struct arena *arena;
+    const char *worker_path;  /* the quire-worker program */
+    const char *model_path;
+    const char *kernels;      /* "" : the worker's choice */
+    bool pin;
+    uint32_t workers, groups, spares;
+    const struct topology *topology;
+};
+
+struct supervisor_hooks {
+    /* The plans of the group are void; nothing may be sent to it. */
+    void (*group_down)(void *world, uint32_t group);
+    /* All ranks are in this epoch and in no older step. */
+    void (*group_up)(void *world, uint32_t group, uint32_t epoch);
+    /* Rank 0 has finished a step. */
+    void (*step_done)(void *world, uint32_t group, uint32_t epoch, uint64_t step, uint64_t compute_us);
+    /* The oldest plan in flight of a group; false: none. For hangs. */
+    bool (*in_flight)(void *world, uint32_t group, uint64_t *since_us, uint64_t *planned_us);
+    /* Weights are being built: bytes of all shares. */
+    void (*progress)(void *world, uint64_t done, uint64_t total);
+    /* No group can be kept alive; the sentence says why. The server ends. */
+    void (*hopeless)(void *world, const char *sentence);
+    void *world;
+};
+
+enum {
+    RANK_DEATHS_MOST = 5,
+    RANK_DEATHS_WINDOW_US = 60 * 1000 * 1000,
+    HANG_LEAST_US = 2 * 1000 * 1000, /* a step that takes longer than this and ten times its plan hangs */
+    HANG_FACTOR = 10,
+};
+
+/* Worker slots that an arena needs for so many workers and spares: the dead keep theirs until they are reaped. */
+uint32_t supervisor_worker_slots(uint32_t workers, uint32_t spares);
+
+/* Spawns everybody. The channel's directory was made from `name`. */
+enum err supervisor_open(struct supervisor **out, const struct supervisor_config *config, const struct supervisor_hooks *hooks, struct why *why);
+
+/* Ends all workers (stop, then SIGKILL) and reaps them. */
+void supervisor_close(struct supervisor *s);
+
+/* To all ranks of a group that is up. What cannot be sent is a lost rank, noticed on the next tick. */
+void supervisor_send_plan(struct supervisor *s, uint32_t group, const struct step_plan *plan);
+
+bool supervisor_group_is_up(const struct supervisor *s, uint32_t group);
+
+/* For /quire/state. */
+struct rank_view {
+    uint32_t id, group;
+    pid_t pid; /* 0: nobody */
+    uint32_t cpu, node;
+    const char *state; /* "starting", "ready", "lost" */
+    uint32_t restarts;
+};
+uint32_t supervisor_ranks(const struct supervisor *s);
+struct rank_view supervisor_rank(const struct supervisor *s, uint32_t index);
+/* Fills up to room pids of attached spares; returns how many. */
+uint32_t supervisor_spares(const struct supervisor *s, pid_t *pids, uint32_t room);
+
+#endif

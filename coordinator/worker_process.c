@@ -1,0 +1,94 @@
+#include "coordinator/worker_process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern char **environ;
+
+/* All signals at their defaults, none blocked: what the coordinator does with signals is not the worker's affair. */
+static int spawn(pid_t *pid, char *const argv[])
+{
+    posix_spawn_file_actions_t files;
+    posix_spawnattr_t attributes;
+    sigset_t none, all;
+    sigemptyset(&none);
+    sigfillset(&all);
+    posix_spawn_file_actions_init(&files);
+    posix_spawnattr_init(&attributes);
+    posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
+    posix_spawnattr_setsigmask(&attributes, &none);
+    posix_spawnattr_setsigdefault(&attributes, &all);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    int error = posix_spawn(pid, argv[0], &files, &attributes, argv, environ);
+    posix_spawnattr_destroy(&attributes);
+    posix_spawn_file_actions_destroy(&files);
+    return error;
+}
+
+enum err worker_process_spawn(struct worker_process *p, char *const argv[], struct why *why)
+{
+    *p = (struct worker_process){.pidfd = -1};
+    int error = spawn(&p->pid, argv);
+    if (error) {
+        p->pid = 0;
+        return because(why, ERR_IO, "could not start \"%.200s\": %s", argv[0], strerror(error));
+    }
+    p->pidfd = (int)syscall(SYS_pidfd_open, p->pid, 0);
+    if (p->pidfd < 0) {
+        because_errno(why, ERR_IO, "could not watch worker process %d", (int)p->pid);
+        kill(p->pid, SIGKILL);
+        waitpid(p->pid, NULL, 0);
+        p->pid = 0;
+        return ERR_IO;
+    }
+    return OK;
+}
+
+bool worker_process_reap(struct worker_process *p, int *status)
+{
+    if (!p->pid || waitpid(p->pid, status, WNOHANG) != p->pid)
+        return false;
+    close(p->pidfd);
+    *p = (struct worker_process){.pidfd = -1};
+    return true;
+}
+
+void worker_process_kill(const struct worker_process *p)
+{
+    if (p->pid)
+        kill(p->pid, SIGKILL);
+}
+
+bool worker_process_is_stopped(const struct worker_process *p)
+{
+    char path[64], text[512];
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)p->pid);
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return false;
+    size_t n = fread(text, 1, sizeof text - 1, file);
+    fclose(file);
+    text[n] = 0;
+    const char *name_end = strrchr(text, ')'); /* "pid (name) S …" */
+    return name_end && name_end[1] == ' ' && (name_end[2] == 'T' || name_end[2] == 't');
+}
+
+void worker_process_describe(int status, char *out, size_t room)
+{
+    if (WIFSIGNALED(status))
+        snprintf(out, room, "was killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
+    else
+        snprintf(out, room, "exited with status %d", WEXITSTATUS(status));
+}
+
+bool worker_process_died_suspect(int status)
+{
+    return !(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+}

@@ -1,0 +1,35 @@
+/*
+ * worker_process: one child process, from its start to its reaping.
+ */
+#ifndef QUIRE_COORDINATOR_WORKER_PROCESS_H
+#define QUIRE_COORDINATOR_WORKER_PROCESS_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+
+struct worker_process {
+    pid_t pid; /* 0: none */
+    int pidfd; /* readable once it is gone; -1: none */
+};
+
+/* Starts argv[0] with standard input from /dev/null; no other descriptor of ours stays open in it. From the main thread only: the
+ * child asks to die with the thread that made it. */
+enum err worker_process_spawn(struct worker_process *p, char *const argv[], struct why *why);
+
+/* Reaps it if it is gone: true, and how it ended. Closes the pidfd. */
+bool worker_process_reap(struct worker_process *p, int *status);
+
+void worker_process_kill(const struct worker_process *p);
+
+/* True when somebody stopped it (SIGSTOP, a debugger): it does not hang by its own fault. */
+bool worker_process_is_stopped(const struct worker_process *p);
+
+/* "was killed by signal 11 (Segmentation fault)", "exited with status 3". */
+void worker_process_describe(int status, char *out, size_t room);
+
+/* True when it died by its own doing and not by a SIGKILL from outside. */
+bool worker_process_died_suspect(int status);
+
+#endif
