@@ -66,9 +66,10 @@ struct arena_geometry {
     uint64_t model_bytes;                  /* the opaque model block in `table` */
     uint64_t weights_bytes;                /* of each weights.N */
     uint64_t work_bytes;                   /* of each work.G after its result slots */
-    uint8_t group_node[GROUPS_MAX];        /* the node that group G works on */
+    uint8_t group_node[GROUPS_MAX]; /* the node that group G works on */
+    uint8_t os_node[NODES_MAX];     /* what the kernel calls node N; not asked when there is only one */
 };
-static_assert(sizeof(struct arena_geometry) == 104, "layout changed: bump LAYOUT_VERSION");
+static_assert(sizeof(struct arena_geometry) == 120, "layout changed: bump LAYOUT_VERSION");
 
 /* BUILDING -> SERVING -> ENDED; SERVING or ENDED -> ADOPTING -> SERVING. A crash leaves whatever it was. */
 enum arena_state { ARENA_BUILDING, ARENA_SERVING, ARENA_ADOPTING, ARENA_ENDED };
@@ -89,7 +90,7 @@ struct arena_header {
     uint64_t model_hash;
     uint8_t boot_id[16]; /* of the kernel that ran when it was made: shared memory never outlives it, files may */
     struct arena_geometry geometry;
-    uint8_t frozen_reserve[104];
+    uint8_t frozen_reserve[88];
 
     alignas(CACHE_LINE) _Atomic uint32_t state; /* enum arena_state; from here on the mutable part */
     _Atomic uint32_t owner_pid;                 /* of the coordinator; for messages, the lock is what counts */

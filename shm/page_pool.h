@@ -58,6 +58,9 @@ struct page_descriptor {
 };
 static_assert(sizeof(struct page_descriptor) == 192, "layout changed: bump LAYOUT_VERSION");
 
+/* Whether a sealed page's identity is what was sealed. */
+bool page_descriptor_is_whole(const struct page_descriptor *d);
+
 struct page_pool; /* private handle of the coordinator */
 
 /* Over a new arena (all pages FREE). The arena outlives the pool. */

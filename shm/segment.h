@@ -34,11 +34,11 @@ struct segment {
 };
 
 /*
- * Makes a new segment of zeros, mapped for writing, all its memory reserved. ERR_BUSY: the name exists. ERR_FULL:
- * there is not that much room; the sentence says how much is needed, how much there is and what to do; nothing is
- * left behind.
+ * Makes a new segment of zeros, mapped for writing, all its memory reserved, on NUMA node `node` where that can be
+ * (-1: anywhere). ERR_BUSY: the name exists. ERR_FULL: there is not that much room; the sentence says how much is
+ * needed, how much there is and what to do; nothing is left behind.
  */
-enum err segment_create(struct segment *s, const struct segment_home *home, const char *what, uint64_t bytes,
+enum err segment_create(struct segment *s, const struct segment_home *home, const char *what, uint64_t bytes, int node,
                         struct why *why);
 
 /* Touches every page, so that no step waits for the kernel; asks for huge pages. Returns true when it got them. */
