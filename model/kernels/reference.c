@@ -288,7 +288,7 @@ static void max_sum_exp(const float *x, uint32_t n, float *max, double *sum)
         m = x[i] > m ? x[i] : m;
     for (uint32_t i = 0; i < n; i++)
         lane[i % LANES] += (double)kernel_expf(x[i] - m);
-    *max = m;
+    *max = m + 0.0f; /* no negative zero: which one of two zeros is the larger is nobody's business */
     *sum = tree_sum_double(lane);
 }
 

@@ -1,0 +1,181 @@
+/*
+ * attend_avx512: a K line (2 dimensions of 16 positions) and a V line are widened once for up to 12 rows, whose sums stay in
+ * registers. A score's even and odd dimensions stand in neighbouring lanes until the end, which is the reference's order.
+ */
+#include <math.h>
+
+#include "model/kernels/attend_blocks.h"
+#include "model/kernels/lanes_avx512.h"
+#include "model/kernels/scratch.h"
+#include "model/kernels/sets.h"
+
+#define SPECIALISED static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 12")
+
+/* q[d], q[d + 1] in all pairs of lanes */
+SPECIALISED __m512 pair_of(const float *q)
+{
+    double pair;
+    __builtin_memcpy(&pair, q, sizeof pair);
+    return _mm512_castpd_ps(_mm512_set1_pd(pair));
+}
+
+/* One page for `rows` rows; score is (rows, ATTENTION_GRID) from this page's first position on. */
+SPECIALISED void score_page(const struct attention *a, const float *const *q, uint32_t rows, const uint8_t *page, float *score)
+{
+    const __m512i even_of = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i odd_of = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    const uint8_t *k = page + a->k_offset;
+    __m512 sum[ATTENTION_ROWS][2]; /* positions 0..7 and 8..15, (even, odd) each */
+    UNROLL
+    for (uint32_t r = 0; r < rows; r++)
+        sum[r][0] = sum[r][1] = _mm512_setzero_ps();
+    for (uint32_t d = 0; d < a->head_dim; d += 2, k += 64) {
+        __m512 low = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)k));
+        __m512 high = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)(k + 32)));
+        UNROLL
+        for (uint32_t r = 0; r < rows; r++) {
+            __m512 pair = pair_of(q[r] + d);
+            sum[r][0] = _mm512_fmadd_ps(pair, low, sum[r][0]);
+            sum[r][1] = _mm512_fmadd_ps(pair, high, sum[r][1]);
+        }
+    }
+    UNROLL
+    for (uint32_t r = 0; r < rows; r++) {
+        __m512 even = _mm512_permutex2var_ps(sum[r][0], even_of, sum[r][1]);
+        __m512 odd = _mm512_permutex2var_ps(sum[r][0], odd_of, sum[r][1]);
+        _mm512_storeu_ps(score + r * ATTENTION_GRID, _mm512_mul_ps(_mm512_set1_ps(a->scale), _mm512_add_ps(even, odd)));
+    }
+}
+
+SPECIALISED void score_rows(const struct attention *a, const float *const *q, uint32_t rows, uint32_t first, uint32_t last, float *score)
+{
+    for (uint32_t page = first / ATTENTION_PAGE; page * ATTENTION_PAGE < last; page++)
+        score_page(a, q, rows, a->pages[page], score + page * ATTENTION_PAGE % ATTENTION_GRID);
+}
+
+static void scores(const struct attention *a, const float *const *q, uint32_t rows, uint32_t first, uint32_t last, float *score)
+{
+    for (uint32_t done; rows > 0; rows -= done, q += done, score += done * ATTENTION_GRID) {
+        if (rows >= 12)
+            score_rows(a, q, done = 12, first, last, score);
+        else if (rows >= 8)
+            score_rows(a, q, done = 8, first, last, score);
+        else if (rows >= 4)
+            score_rows(a, q, done = 4, first, last, score);
+        else if (rows == 3)
+            score_rows(a, q, done = 3, first, last, score);
+        else if (rows == 2)
+            score_rows(a, q, done = 2, first, last, score);
+        else
+            score_rows(a, q, done = 1, first, last, score);
+    }
+}
+
+/* The lanes of [first, last) among i .. i + 15. */
+SPECIALISED __mmask16 visible(uint32_t i, uint32_t first, uint32_t last)
+{
+    uint32_t below = first > i ? (1u << (first - i)) - 1 : 0;
+    return (__mmask16)(lanes_left(i, last) & ~below);
+}
+
+static void soften(float *score, uint32_t first, uint32_t last, float *m, float *l)
+{
+    __m512 max = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
+    uint32_t from = first / 16 * 16;
+    for (uint32_t i = from; i < last; i += 16)
+        max = _mm512_mask_max_ps(max, visible(i, first, last), _mm512_loadu_ps(score + i), max);
+    *m = _mm512_reduce_max_ps(max);
+    max = _mm512_set1_ps(*m);
+    for (uint32_t i = from; i < last; i += 16) {
+        __mmask16 mask = visible(i, first, last);
+        __m512 p = exp_lanes(_mm512_sub_ps(_mm512_loadu_ps(score + i), max));
+        _mm512_mask_storeu_ps(score + i, mask, p);
+        sum = _mm512_mask_add_ps(sum, mask, sum, p);
+    }
+    *l = tree_sum_lanes(sum);
+}
+
+/* 16 * `lines` dimensions of `rows` rows; mask has the lanes of the last line. */
+SPECIALISED void weigh_lines(const struct attention *a, const float *score, uint32_t rows, uint32_t first, uint32_t last,
+                             uint32_t d, uint32_t lines, __mmask16 mask, float *o)
+{
+    __m512 sum[ATTENTION_ROWS][2];
+    UNROLL
+    for (uint32_t r = 0; r < rows; r++) {
+        UNROLL
+        for (uint32_t i = 0; i < lines; i++)
+            sum[r][i] = _mm512_maskz_loadu_ps(i + 1 < lines ? 0xffff : mask, o + r * a->head_dim + d + 16 * i);
+    }
+    for (uint32_t p = first; p < last; p++) {
+        const uint8_t *v = a->pages[p / ATTENTION_PAGE] + a->v_offset + ((size_t)(p % ATTENTION_PAGE) * a->head_dim + d) * 2;
+        const float *weight = score + p % ATTENTION_GRID;
+        __m512 line[2];
+        UNROLL
+        for (uint32_t i = 0; i < lines; i++)
+            line[i] = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(i + 1 < lines ? 0xffff : mask, v + 32 * i));
+        UNROLL
+        for (uint32_t r = 0; r < rows; r++) {
+            __m512 w = _mm512_set1_ps(weight[r * ATTENTION_GRID]);
+            UNROLL
+            for (uint32_t i = 0; i < lines; i++)
+                sum[r][i] = _mm512_fmadd_ps(w, line[i], sum[r][i]);
+        }
+    }
+    UNROLL
+    for (uint32_t r = 0; r < rows; r++) {
+        UNROLL
+        for (uint32_t i = 0; i < lines; i++)
+            _mm512_mask_storeu_ps(o + r * a->head_dim + d + 16 * i, i + 1 < lines ? 0xffff : mask, sum[r][i]);
+    }
+}
+
+SPECIALISED void weigh_rows(const struct attention *a, const float *score, uint32_t rows, uint32_t first, uint32_t last, float *o)
+{
+    uint32_t d = 0;
+    for (; d + 32 <= a->head_dim; d += 32)
+        weigh_lines(a, score, rows, first, last, d, 2, 0xffff, o);
+    for (; d < a->head_dim; d += 16)
+        weigh_lines(a, score, rows, first, last, d, 1, lanes_left(d, a->head_dim), o);
+}
+
+static void weigh(const struct attention *a, const float *score, uint32_t rows, uint32_t first, uint32_t last, float *o)
+{
+    for (uint32_t done; rows > 0; rows -= done, score += done * ATTENTION_GRID, o += done * a->head_dim) {
+        if (rows >= 12)
+            weigh_rows(a, score, done = 12, first, last, o);
+        else if (rows >= 8)
+            weigh_rows(a, score, done = 8, first, last, o);
+        else if (rows >= 4)
+            weigh_rows(a, score, done = 4, first, last, o);
+        else if (rows == 3)
+            weigh_rows(a, score, done = 3, first, last, o);
+        else if (rows == 2)
+            weigh_rows(a, score, done = 2, first, last, o);
+        else
+            weigh_rows(a, score, done = 1, first, last, o);
+    }
+}
+
+static void merge(float *o, const float *o1, uint32_t n, float f0, float f1)
+{
+    for (uint32_t i = 0; i < n; i += 16) {
+        __mmask16 mask = lanes_left(i, n);
+        __m512 old = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, o + i), _mm512_set1_ps(f0));
+        _mm512_mask_storeu_ps(o + i, mask, _mm512_fmadd_ps(_mm512_maskz_loadu_ps(mask, o1 + i), _mm512_set1_ps(f1), old));
+    }
+}
+
+static void divide(float *out, const float *o, uint32_t n, float l)
+{
+    for (uint32_t i = 0; i < n; i += 16) {
+        __mmask16 mask = lanes_left(i, n);
+        _mm512_mask_storeu_ps(out + i, mask, _mm512_div_ps(_mm512_maskz_loadu_ps(mask, o + i), _mm512_set1_ps(l)));
+    }
+}
+
+void attend_avx512(const struct attention *a)
+{
+    static const struct attend_steps steps = {scores, soften, weigh, merge, divide};
+    attend_in_blocks(a, &steps);
+}

@@ -1,0 +1,446 @@
+/*
+ * product_avx512: matrix products with VNNI. One register holds 16 rows x 4 k of codes, one vpdpbusd multiplies it with
+ * 4 inputs of one token (broadcast from memory) into 16 int32 sums, so no horizontal sum is ever needed.
+ *
+ * Up to 8 tokens: tiles are unpacked in registers. More: a row tile is unpacked into scratch once and then multiplied
+ * with each group of 8 tokens. Functions here are specialised by inlining: `type`, `f` and `n` are constants in each use.
+ */
+#include <immintrin.h>
+
+#include "model/kernels/scratch.h"
+#include "model/kernels/sets.h"
+#include "model/tile_format.h"
+
+#define SPECIALISED static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 8")
+
+enum { GROUPS = TILE_K / 4, PREFETCH_BYTES = 2048 };
+
+typedef uint16_t words __attribute__((vector_size(64)));
+
+/* One tile in registers. */
+struct block_registers {
+    __m512i code[GROUPS]; /* unsigned bytes, [16 rows][4] each */
+    __m512 d[2], m[2];
+};
+
+SPECIALISED __m512i bytes(int value)
+{
+    return _mm512_set1_epi8((char)value);
+}
+
+/* into | ((from << by) & mask), bytewise as far as mask says; a negative `by` shifts right */
+SPECIALISED __m512i or_field(__m512i into, __m512i from, int by, int mask)
+{
+    words lanes = (words)from;
+    lanes = by > 0 ? lanes << by : lanes >> -by;
+    return _mm512_ternarylogic_epi32(into, (__m512i)lanes, bytes(mask), 0xf8);
+}
+
+SPECIALISED void unpack_codes(struct tile_format f, const uint8_t *at, __m512i code[GROUPS])
+{
+    int shift = 0;
+    if (f.planes & PLANE_EIGHT) {
+        UNROLL
+        for (int g = 0; g < GROUPS; g++)
+            code[g] = _mm512_loadu_si512(at + 64 * g);
+        return;
+    }
+    if (f.planes & PLANE_FOUR) {
+        UNROLL
+        for (int g = 0; g < 4; g++) {
+            __m512i both = _mm512_loadu_si512(at + 64 * g);
+            code[g] = _mm512_and_si512(both, bytes(15));
+            code[g + 4] = _mm512_and_si512(_mm512_srli_epi16(both, 4), bytes(15));
+        }
+        at += PLANE_FOUR * 64;
+        shift = 4;
+    } else {
+        UNROLL
+        for (int g = 0; g < GROUPS; g++)
+            code[g] = _mm512_setzero_si512();
+    }
+    if (f.planes & PLANE_TWO) {
+        UNROLL
+        for (int g = 0; g < GROUPS; g++)
+            code[g] = or_field(code[g], _mm512_loadu_si512(at + 64 * (g / 4)), shift - g % 4 * 2, 3 << shift);
+        at += PLANE_TWO * 64;
+        shift += 2;
+    }
+    if (f.planes & PLANE_ONE) {
+        __m512i bits = _mm512_loadu_si512(at);
+        UNROLL
+        for (int g = 0; g < GROUPS; g++)
+            code[g] = or_field(code[g], bits, shift - g, 1 << shift);
+    }
+    if (f.table) {
+        __m512i table = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)f.table));
+        table = _mm512_xor_si512(table, bytes(0x80));
+        UNROLL
+        for (int g = 0; g < GROUPS; g++)
+            code[g] = _mm512_shuffle_epi8(table, code[g]);
+    }
+}
+
+SPECIALISED __m512 halves_at(const uint8_t *at)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)at));
+}
+
+SPECIALISED __m512i bytes_at(const uint8_t *at)
+{
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)at));
+}
+
+SPECIALISED __m512 negated(__m512 x)
+{
+    return _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(x), _mm512_set1_epi32(INT32_MIN)));
+}
+
+/* 2^(e - 128), as blocks.h does it */
+SPECIALISED __m512 powers_of_two(__m512i e)
+{
+    __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
+    __m512i subnormal = _mm512_sllv_epi32(_mm512_set1_epi32(0x00200000), e);
+    return _mm512_castsi512_ps(_mm512_mask_mov_epi32(normal, _mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2)), subnormal));
+}
+
+SPECIALISED void unpack_scales(struct tile_format f, const uint8_t *scales, const uint8_t *head, __m512 *d, __m512 *m)
+{
+    UNROLL
+    for (int s = 0; s < f.sub_blocks; s++) {
+        const uint8_t *at = scales + s * TILE_ROWS;
+        switch (f.scale) {
+        case SCALE_F16:
+            d[s] = halves_at(scales);
+            if (f.minimum)
+                m[s] = halves_at(scales + 32);
+            break;
+        case SCALE_E8M0:
+            d[s] = powers_of_two(bytes_at(at));
+            break;
+        case SCALE_U8:
+            d[s] = _mm512_mul_ps(halves_at(head), _mm512_cvtepi32_ps(bytes_at(at)));
+            if (f.minimum)
+                m[s] = negated(_mm512_mul_ps(halves_at(head + 32), _mm512_cvtepi32_ps(bytes_at(at + f.sub_blocks * TILE_ROWS))));
+            break;
+        case SCALE_I8:
+            d[s] = _mm512_mul_ps(halves_at(head), _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(
+                                                      _mm_loadu_si128((const __m128i *)(const void *)at))));
+            break;
+        case SCALE_U4: {
+            __m512i both = bytes_at(at);
+            d[s] = _mm512_mul_ps(halves_at(head), _mm512_cvtepi32_ps(_mm512_and_si512(both, _mm512_set1_epi32(15))));
+            m[s] = negated(_mm512_mul_ps(halves_at(head + 32), _mm512_cvtepi32_ps(_mm512_srli_epi32(both, 4))));
+            break;
+        }
+        }
+    }
+}
+
+SPECIALISED void unpack_block(struct tile_format f, const uint8_t *row_tile, uint32_t block, struct block_registers *out)
+{
+    const uint8_t *head, *tile = tile_at(f, row_tile, block, &head);
+    unpack_codes(f, tile, out->code);
+    unpack_scales(f, tile + tile_plane_bytes(f), head, out->d, out->m);
+}
+
+/* Where one block of one group of 8 tokens lies. */
+struct block_inputs {
+    const int8_t *q; /* [8 groups][8 tokens][4] */
+    const float *scale, *sum;
+    const int32_t *isum, *half;
+};
+
+SPECIALISED struct block_inputs inputs_at(const struct activations *a, uint32_t group, uint32_t block)
+{
+    size_t index = (size_t)group * (a->cols / TILE_K) + block, at = index * ACTIVATION_GROUP;
+    return (struct block_inputs){a->q + index * TILE_K * ACTIVATION_GROUP, a->scale + at, a->sum + at, a->isum + at, a->half + at};
+}
+
+SPECIALISED __m512i four_inputs(const int8_t *q)
+{
+    int32_t four;
+    __builtin_memcpy(&four, q, sizeof four);
+    return _mm512_set1_epi32(four);
+}
+
+/* y[c] of 16 rows += one block, for n tokens; bias is 2^bias_bits, 0: none */
+SPECIALISED void add_block(const struct block_registers *w, uint32_t sub_blocks, bool minimum, unsigned bias_bits, uint32_t n,
+                           struct block_inputs in, __m512 *y)
+{
+    UNROLL
+    for (uint32_t s = 0; s < sub_blocks; s++) {
+        uint32_t first = s * GROUPS / sub_blocks, last = (s + 1) * GROUPS / sub_blocks;
+        __m512i acc[ACTIVATION_GROUP];
+        UNROLL
+        for (uint32_t c = 0; c < n; c++)
+            acc[c] = _mm512_setzero_si512();
+        UNROLL
+        for (uint32_t g = first; g < last; g++)
+            UNROLL
+            for (uint32_t c = 0; c < n; c++)
+                acc[c] = _mm512_dpbusd_epi32(acc[c], w->code[g], four_inputs(in.q + (g * ACTIVATION_GROUP + c) * 4));
+        UNROLL
+        for (uint32_t c = 0; c < n; c++) {
+            int32_t q_sum = sub_blocks == 1 ? in.isum[c] : s == 0 ? in.half[c] : in.isum[c] - in.half[c];
+            if (bias_bits)
+                acc[c] = _mm512_sub_epi32(acc[c], _mm512_set1_epi32((int32_t)((uint32_t)q_sum << bias_bits)));
+            y[c] = _mm512_fmadd_ps(_mm512_mul_ps(w->d[s], _mm512_set1_ps(in.scale[c])), _mm512_cvtepi32_ps(acc[c]), y[c]);
+            if (minimum) {
+                float sum = sub_blocks == 1 ? in.sum[c] : in.scale[c] * (float)q_sum;
+                y[c] = _mm512_fmadd_ps(w->m[s], _mm512_set1_ps(sum), y[c]);
+            }
+        }
+    }
+}
+
+/* Where results go. */
+struct destination {
+    float *y;
+    size_t y_stride;
+    uint32_t rows, tokens;
+    enum product_mode mode;
+};
+
+/* One row tile for tokens [first, first + n) as far as there are so many. */
+SPECIALISED void store_rows(const struct destination *to, uint32_t tile, uint32_t first, uint32_t n, const __m512 *y)
+{
+    uint32_t left = to->rows - tile * TILE_ROWS;
+    __mmask16 mask = left >= TILE_ROWS ? 0xffff : (__mmask16)((1u << left) - 1);
+    UNROLL
+    for (uint32_t c = 0; c < n; c++) {
+        if (first + c >= to->tokens)
+            return;
+        float *at = to->y + (first + c) * to->y_stride + (size_t)tile * TILE_ROWS;
+        __m512 value = y[c];
+        if (to->mode == PRODUCT_ADD)
+            value = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, at), value);
+        _mm512_mask_storeu_ps(at, mask, value);
+    }
+}
+
+SPECIALISED unsigned bits_of(uint8_t bias)
+{
+    return bias ? (unsigned)__builtin_ctz(bias) : 0;
+}
+
+/* Up to n <= 8 tokens. */
+SPECIALISED void product_few(struct tile_format f, uint32_t n, const struct tile_matrix *w, uint32_t first_tile,
+                             uint32_t last_tile, const struct activations *a, const struct destination *to)
+{
+    uint32_t blocks = w->cols / TILE_K;
+    uint64_t tile_size;
+    tiles_row_tile_bytes(w->type, w->cols, &tile_size);
+    struct block_registers registers;
+    for (uint32_t tile = first_tile; tile < last_tile; tile++) {
+        const uint8_t *row_tile = w->tiles + tile * tile_size;
+        __m512 y[ACTIVATION_GROUP];
+        UNROLL
+        for (uint32_t c = 0; c < n; c++)
+            y[c] = _mm512_setzero_ps();
+        for (uint32_t b = 0; b < blocks; b++) {
+            const uint8_t *head, *ahead = tile_at(f, row_tile, b, &head) + PREFETCH_BYTES;
+            for (uint32_t line = 0; line < tile_bytes(f); line += 64)
+                _mm_prefetch((const char *)ahead + line, _MM_HINT_T0);
+            unpack_block(f, row_tile, b, &registers);
+            add_block(&registers, f.sub_blocks, f.minimum, bits_of(f.bias), n, inputs_at(a, 0, b), y);
+        }
+        store_rows(to, tile, 0, n, y);
+    }
+}
+
+/* One unpacked row tile with n tokens of a group. */
+SPECIALISED void product_group(uint32_t sub_blocks, bool minimum, unsigned bias_bits, uint32_t n, const struct unpacked_block *w,
+                               uint32_t tile, uint32_t group, const struct activations *a, const struct destination *to)
+{
+    uint32_t blocks = a->cols / TILE_K;
+    struct block_registers registers;
+    __m512 y[ACTIVATION_GROUP];
+    UNROLL
+    for (uint32_t c = 0; c < n; c++)
+        y[c] = _mm512_setzero_ps();
+    for (uint32_t b = 0; b < blocks; b++) {
+        UNROLL
+        for (int g = 0; g < GROUPS; g++)
+            registers.code[g] = _mm512_load_si512(w[b].code[g]);
+        UNROLL
+        for (uint32_t s = 0; s < sub_blocks; s++) {
+            registers.d[s] = _mm512_load_ps(w[b].d[s]);
+            if (minimum)
+                registers.m[s] = _mm512_load_ps(w[b].m[s]);
+        }
+        add_block(&registers, sub_blocks, minimum, bias_bits, n, inputs_at(a, group, b), y);
+    }
+    store_rows(to, tile, group * ACTIVATION_GROUP, n, y);
+}
+
+SPECIALISED void product_groups(uint32_t sub_blocks, bool minimum, unsigned bias_bits, const struct unpacked_block *w,
+                                uint32_t tile, const struct activations *a, const struct destination *to)
+{
+    uint32_t whole = a->tokens / ACTIVATION_GROUP, rest = a->tokens % ACTIVATION_GROUP;
+    for (uint32_t group = 0; group < whole; group++)
+        product_group(sub_blocks, minimum, bias_bits, 8, w, tile, group, a, to);
+    if (rest > 4)
+        product_group(sub_blocks, minimum, bias_bits, 8, w, tile, whole, a, to);
+    else if (rest > 2)
+        product_group(sub_blocks, minimum, bias_bits, 4, w, tile, whole, a, to);
+    else if (rest > 0)
+        product_group(sub_blocks, minimum, bias_bits, 2, w, tile, whole, a, to);
+}
+
+static void product_unpacked(struct tile_format f, const struct unpacked_block *w, uint32_t tile, const struct activations *a,
+                             const struct destination *to)
+{
+    if (f.sub_blocks == 2 && f.minimum)
+        product_groups(2, true, 0, w, tile, a, to);
+    else if (f.sub_blocks == 2)
+        product_groups(2, false, bits_of(f.bias), w, tile, a, to);
+    else if (f.minimum)
+        product_groups(1, true, 0, w, tile, a, to);
+    else
+        product_groups(1, false, bits_of(f.bias), w, tile, a, to);
+}
+
+SPECIALISED void product_many(struct tile_format f, const struct tile_matrix *w, uint32_t first_tile, uint32_t last_tile,
+                              const struct activations *a, const struct destination *to, struct unpacked_block *unpacked)
+{
+    uint64_t tile_size;
+    tiles_row_tile_bytes(w->type, w->cols, &tile_size);
+    struct block_registers registers;
+    for (uint32_t tile = first_tile; tile < last_tile; tile++) {
+        for (uint32_t b = 0; b < w->cols / TILE_K; b++) {
+            unpack_block(f, w->tiles + tile * tile_size, b, &registers);
+            UNROLL
+            for (int g = 0; g < GROUPS; g++)
+                _mm512_store_si512(unpacked[b].code[g], registers.code[g]);
+            UNROLL
+            for (int s = 0; s < f.sub_blocks; s++) {
+                _mm512_store_ps(unpacked[b].d[s], registers.d[s]);
+                if (f.minimum)
+                    _mm512_store_ps(unpacked[b].m[s], registers.m[s]);
+            }
+        }
+        product_unpacked(f, unpacked, tile, a, to);
+    }
+}
+
+SPECIALISED void product_quantised(enum tensor_type type, const struct tile_matrix *w, uint32_t first_tile, uint32_t last_tile,
+                                   const struct activations *a, const struct destination *to, void *scratch)
+{
+    struct tile_format f = tile_format(type);
+    if (a->tokens > ACTIVATION_GROUP)
+        product_many(f, w, first_tile, last_tile, a, to, scratch);
+    else if (a->tokens > 4)
+        product_few(f, 8, w, first_tile, last_tile, a, to);
+    else if (a->tokens > 2)
+        product_few(f, 4, w, first_tile, last_tile, a, to);
+    else if (a->tokens > 1)
+        product_few(f, 2, w, first_tile, last_tile, a, to);
+    else
+        product_few(f, 1, w, first_tile, last_tile, a, to);
+}
+
+SPECIALISED __m512 float_weights(enum tensor_type type, const uint8_t *row_tile, uint32_t k)
+{
+    switch ((int)type) {
+    case TENSOR_F32:
+        return _mm512_loadu_ps(row_tile + (size_t)k * 64);
+    case TENSOR_F16:
+        return halves_at(row_tile + (size_t)k * 32);
+    default: {
+        __m256i upper = _mm256_loadu_si256((const __m256i *)(const void *)(row_tile + (size_t)k * 32));
+        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(upper), 16));
+    }
+    }
+}
+
+/* `tiles` row tiles at once (to have enough sums in flight) for n tokens from `first` on. */
+SPECIALISED void float_tiles(enum tensor_type type, uint32_t tiles, uint32_t n, const struct tile_matrix *w, uint32_t tile,
+                             uint32_t first, const struct activations *a, const struct destination *to)
+{
+    uint64_t tile_size;
+    tiles_row_tile_bytes(type, w->cols, &tile_size);
+    const uint8_t *row_tile = w->tiles + tile * tile_size;
+    const float *x[ACTIVATION_GROUP];
+    __m512 y[4][ACTIVATION_GROUP];
+    UNROLL
+    for (uint32_t c = 0; c < n; c++) {
+        uint32_t token = first + c < a->tokens ? first + c : a->tokens - 1; /* the padding repeats the last one */
+        x[c] = a->x + token * a->x_stride;
+    }
+    UNROLL
+    for (uint32_t i = 0; i < tiles; i++)
+        UNROLL
+        for (uint32_t c = 0; c < n; c++)
+            y[i][c] = _mm512_setzero_ps();
+    for (uint32_t k = 0; k < w->cols; k++) {
+        UNROLL
+        for (uint32_t i = 0; i < tiles; i++) {
+            __m512 weights = float_weights(type, row_tile + i * tile_size, k);
+            UNROLL
+            for (uint32_t c = 0; c < n; c++)
+                y[i][c] = _mm512_fmadd_ps(weights, _mm512_set1_ps(x[c][k]), y[i][c]);
+        }
+    }
+    UNROLL
+    for (uint32_t i = 0; i < tiles; i++)
+        store_rows(to, tile + i, first, n, y[i]);
+}
+
+SPECIALISED void product_float(enum tensor_type type, const struct tile_matrix *w, uint32_t first_tile, uint32_t last_tile,
+                               const struct activations *a, const struct destination *to)
+{
+    uint32_t tile = first_tile;
+    if (a->tokens == 1)
+        for (; tile + 4 <= last_tile; tile += 4)
+            float_tiles(type, 4, 1, w, tile, 0, a, to);
+    for (; a->tokens > 1 && tile + 2 <= last_tile; tile += 2) {
+        uint32_t first = 0;
+        for (; a->tokens - first > 4; first += ACTIVATION_GROUP < a->tokens - first ? ACTIVATION_GROUP : a->tokens - first)
+            float_tiles(type, 2, 8, w, tile, first, a, to);
+        if (first < a->tokens)
+            float_tiles(type, 2, 4, w, tile, first, a, to);
+    }
+    for (; tile < last_tile; tile++)
+        for (uint32_t first = 0; first < a->tokens; first += 4)
+            float_tiles(type, 1, 4, w, tile, first, a, to);
+}
+
+void product_avx512(const struct tile_matrix *w, uint32_t first_tile, uint32_t last_tile, const struct activations *a,
+                    float *y, size_t y_stride, enum product_mode mode, void *scratch)
+{
+    uint32_t all = (uint32_t)(((uint64_t)w->rows + TILE_ROWS - 1) / TILE_ROWS);
+    struct destination to = {y, y_stride, w->rows, a->tokens, mode};
+    last_tile = last_tile < all ? last_tile : all;
+    if (a->tokens == 0)
+        return;
+    switch ((int)w->type) {
+#define FLOAT(type)                                                         \
+    case TENSOR_##type:                                                     \
+        product_float(TENSOR_##type, w, first_tile, last_tile, a, &to);     \
+        return;
+        FLOAT(F32)
+        FLOAT(F16)
+        FLOAT(BF16)
+#define QUANTISED(type)                                                              \
+    case TENSOR_##type:                                                              \
+        product_quantised(TENSOR_##type, w, first_tile, last_tile, a, &to, scratch); \
+        return;
+        QUANTISED(Q8_0)
+        QUANTISED(Q4_0)
+        QUANTISED(Q4_1)
+        QUANTISED(Q5_0)
+        QUANTISED(Q5_1)
+        QUANTISED(Q2_K)
+        QUANTISED(Q3_K)
+        QUANTISED(Q4_K)
+        QUANTISED(Q5_K)
+        QUANTISED(Q6_K)
+        QUANTISED(IQ4_NL)
+        QUANTISED(IQ4_XS)
+        QUANTISED(MXFP4)
+    default:
+        return;
+    }
+}
