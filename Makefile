@@ -48,6 +48,10 @@ BIN := $(if $(filter release,$(VARIANT)),$(BUILD),$(OUT))
 
 PACKAGES := libzmq libprotobuf-c libevent libevent_pthreads jansson libpcre2-8 openblas numa hwloc
 WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wmissing-prototypes -Wstrict-prototypes -Werror
+ifneq ($(filter san-%,$(VARIANT)),)
+# What the sanitizers weave in hides constants from gcc, which then warns of conversions that never happen.
+WARNINGS := -Wall -Wextra
+endif
 
 # Asked once, and only when something is compiled.
 lazy = $(eval $(1) := $(2))$($(1))
@@ -58,9 +62,9 @@ package_libs = $(call lazy,package_libs,$(shell pkg-config --libs $(PACKAGES)))
 INCLUDES := -I. -I$(GEN)
 # Contraction would turn a*b+c into an fma on some machines and not on others: results must not depend on that.
 LANGUAGE := -std=gnu11 -D_GNU_SOURCE -ffp-contract=off -pthread
-COMPILE = $(CC) $(LANGUAGE) $(INCLUDES) $(package_cflags) $(CPPFLAGS) $(WARNINGS) $(CFLAGS) $(variant_flags) $(isa_flags) \
-          -MMD -MP -c
-LINK = $(CC) $(CFLAGS) $(variant_flags) -pthread $(LDFLAGS)
+COMPILE = $(CC) $(LANGUAGE) $(INCLUDES) $(package_cflags) $(CPPFLAGS) $(WARNINGS) \
+          $(CFLAGS) $(variant_flags) $(isa_flags) -MMD -MP -c
+LINK = $(CC) -Wl,--as-needed $(CFLAGS) $(variant_flags) -pthread $(LDFLAGS)
 LIBS = $(package_libs) -ldl -lm $(LDLIBS)
 
 # ---- sources ---------------------------------------------------------------------------------------------------------
@@ -80,6 +84,7 @@ worker_objects := $(filter-out %/main.o,$(call objects,$(call sources,worker)))
 support_objects := $(call objects,$(call sources,tests/support))
 test_sources := $(foreach folder,$(TEST_FOLDERS),$(wildcard $(folder)/test_*.c))
 TESTS := $(patsubst %.c,$(OUT)/%,$(test_sources))
+BENCHES := $(patsubst %.c,$(OUT)/%,$(wildcard bench/bench_*.c))
 
 # ---- generated sources -----------------------------------------------------------------------------------------------
 
@@ -107,11 +112,15 @@ endif
 
 # ---- targets for people; the sentences behind ## are `make help` -----------------------------------------------------
 
-.PHONY: all serve test check check-long debug bench deps deps-test deps-lint model lint coverage format clean help tests
+.PHONY: all serve test check check-long debug bench deps deps-test deps-lint model lint coverage format clean help tests benches
 
-all: $(if $(wildcard coordinator/main.c),$(BIN)/quire) $(if $(wildcard worker/main.c),$(BIN)/quire-worker) ## Builds build/quire and build/quire-worker.
+PROGRAMS := $(if $(wildcard coordinator/main.c),$(BIN)/quire) $(if $(wildcard worker/main.c),$(BIN)/quire-worker)
 
-model_file = $(if $(filter %.gguf,$(MODEL))$(findstring /,$(MODEL)),$(MODEL),models/$(MODEL).gguf)
+all: $(PROGRAMS) ## Builds build/quire and build/quire-worker.
+
+# MODEL is a name that tools/fetch_model.py knows, or the path of a file.
+model_is_path = $(filter %.gguf,$(MODEL))$(findstring /,$(MODEL))
+model_file = $(if $(model_is_path),$(MODEL),models/$(MODEL).gguf)
 
 serve: ## Does everything: system packages, build, model, and serves it on 127.0.0.1; MODEL=, PORT= and ARGS= override.
 	@$(MAKE) deps
@@ -138,8 +147,9 @@ debug: ## Builds both programs for gdb under build/debug.
 
 bench: ## Measures the engine and the server with the peer beside them in the same run, and ends with a table.
 	@$(MAKE) deps
-	@$(MAKE) all model
-	@python3 bench/run_bench.py $(ARGS)
+	@$(MAKE) all benches
+	@$(MAKE) model
+	@QUIRE_BUILD=$(abspath $(BUILD)) python3 bench/run_bench.py $(ARGS)
 
 deps: ## Installs the system packages that the build lacks and says which; does nothing when all are there.
 	@tools/install_packages.sh build
@@ -151,7 +161,8 @@ deps-lint: ## Installs what only lint and coverage need: clang, clang-format, cp
 	@tools/install_packages.sh lint
 
 model: ## Puts the default model under models/, checked by its SHA-256, downloaded only once; MODEL=name picks another.
-	@$(if $(filter %.gguf,$(MODEL))$(findstring /,$(MODEL)),test -e '$(MODEL)' || { echo 'there is no model at $(MODEL)' >&2; exit 1; },python3 tools/fetch_model.py $(MODEL))
+	@$(if $(model_is_path),test -e '$(MODEL)' || { echo 'there is no model at $(MODEL)' >&2; exit 1; },\
+	    python3 tools/fetch_model.py '$(MODEL)')
 
 lint: ## Checks include arrows and house rules, warnings under gcc and clang, formatting, and runs cppcheck.
 	@$(MAKE) deps-lint
@@ -168,23 +179,30 @@ clean: ## Removes build/; models stay.
 	rm -rf $(BUILD)
 
 help: ## Says this.
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | \
+	    while IFS=$$'\t' read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
 
 tests: $(TESTS)
 
+benches: $(BENCHES)
+
 # ---- rules -----------------------------------------------------------------------------------------------------------
 
-# A wildcard file list and another compiler leave no trace in time stamps; these two files do.
-$(shell mkdir -p $(OUT))
-remember = $(shell echo '$(subst ','\'',$(2))' | cmp -s - $(1) || echo '$(subst ','\'',$(2))' >$(1))
-$(call remember,$(OUT)/flags,$(CC) $(LANGUAGE) $(CPPFLAGS) $(WARNINGS) $(CFLAGS) $(variant_flags) $(LDFLAGS))
+# Another compiler, other flags or the loss of a source leave no trace in time stamps. A file that holds them does: it is
+# written anew only when its text changes.
+define remember
+$(1): FORCE
+	@$$(shell mkdir -p $$(@D))$$(file >$$@.now,$$(strip $(2))) cmp -s $$@.now $$@ || cp $$@.now $$@; rm -f $$@.now
+endef
+.PHONY: FORCE
+$(eval $(call remember,$(OUT)/flags,$$(COMPILE) $$(LINK)))
 
 # Each kernel set is compiled for its instructions and nothing else is: it runs only where the processor has them.
 ifeq ($(MACHINE),x86_64)
 AVX512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -mf16c -mavx2
-$(OUT)/model/kernels/%_avx2.o: isa_flags := -mavx2 -mfma -mf16c
-$(OUT)/model/kernels/%_avx512.o: isa_flags := $(AVX512)
-$(OUT)/model/kernels/%_amx.o: isa_flags := $(AVX512) -mamx-tile -mamx-int8
+$(OUT)/model/kernels/%_avx2.o: private isa_flags := -mavx2 -mfma -mf16c
+$(OUT)/model/kernels/%_avx512.o: private isa_flags := $(AVX512)
+$(OUT)/model/kernels/%_amx.o: private isa_flags := $(AVX512) -mamx-tile -mamx-int8
 endif
 
 $(OUT)/%.o: %.c $(OUT)/flags | $(generated_headers)
@@ -193,7 +211,7 @@ $(OUT)/%.o: %.c $(OUT)/flags | $(generated_headers)
 	@$(COMPILE) -o $@ $<
 
 # Generated code keeps its makers' style.
-$(OUT)/gen/%.o: WARNINGS := -w
+$(OUT)/gen/%.o: private WARNINGS := -w
 $(OUT)/gen/%.o: $(GEN)/%.c $(OUT)/flags | $(generated_headers)
 	@mkdir -p $(@D)
 	@echo "  CC    $<"
@@ -214,14 +232,12 @@ $(rust_library): $(rust_sources)
 	@$(CARGO) build --quiet --locked --release --manifest-path model/jinja/Cargo.toml --target-dir $(CARGO_TARGET)
 	@touch $@
 
-# An archive is remade whole: a renamed or removed source leaves no stale member. The list of members is remembered,
-# since the loss of a file makes nothing newer.
+# An archive is remade whole: a renamed or removed source leaves no stale member.
 define archive
-$(OUT)/$(1).members: FORCE ; @$$(file >$$@.now,$(2)) cmp -s $$@.now $$@ || mv $$@.now $$@; rm -f $$@.now
+$(call remember,$(OUT)/$(1).members,$(2))
 $(OUT)/$(1).a: $(2) $(OUT)/$(1).members
 	@rm -f $$@.new && ar rcsD $$@.new $(2) && mv $$@.new $$@
 endef
-.PHONY: FORCE
 $(eval $(call archive,engine,$(library_objects)))
 $(eval $(call archive,coordinator,$(coordinator_objects)))
 $(eval $(call archive,worker,$(worker_objects)))
@@ -240,5 +256,9 @@ $(BIN)/quire-worker: $(OUT)/worker/main.o $(OUT)/worker.a $(engine)
 $(TESTS): $(OUT)/%: $(OUT)/%.o $(OUT)/support.a $(OUT)/coordinator.a $(OUT)/worker.a $(engine)
 	@echo "  LINK  $@"
 	@$(LINK) -o $@ $< -Wl,--start-group $(filter-out $<,$^) -Wl,--end-group $(LIBS) -lcmocka
+
+$(BENCHES): $(OUT)/%: $(OUT)/%.o $(engine)
+	@echo "  LINK  $@"
+	@$(LINK) -o $@ $^ $(LIBS)
 
 -include $(shell find $(OUT) -name '*.d' 2>/dev/null)

@@ -89,9 +89,10 @@ def read_program(output, status, limit_s):
         broken = f"it ended with status {status} and reports no failed test"
     if not broken and passed + failed + skipped < max(started, 1):
         broken = f"it reports {passed + failed + skipped} of {max(started, 1)} tests"
-    if broken:
-        # The tests that passed before it died are only in its single lines.
-        passed = max(passed, output.count(b"[       OK ]"))
+    if broken and not passed + failed + skipped:
+        # It died before its summary: what came before stands in single lines, and the one it died in counts as failed.
+        passed, failed, skipped = (output.count(b"\n[" + word + b"]") for word in (b"       OK ", b"  FAILED  ", b"  SKIPPED "))
+        failed += 1
     return Result(passed, failed, skipped, broken)
 
 
@@ -128,6 +129,11 @@ def report(name, result, output, seconds):
     print(f"{mark:4} {name:44} {shown(result)} ({seconds:.1f} s){why}", flush=True)
 
 
+def short(program):
+    """tests/unit/test_x of /somewhere/build/release/tests/unit/test_x."""
+    return program[program.rfind("tests/") :] if "tests/" in program else program
+
+
 def suites():
     found = sorted(path for path in ROOT.glob("tests/*/run_*") if path.is_file() and os.access(path, os.X_OK))
     return [path.relative_to(ROOT) for path in found]
@@ -156,7 +162,7 @@ def main():
     environment.pop("MAKEFLAGS", None)
 
     limit_factor = 10 if long_form else 1
-    jobs = [(program, [str((ROOT / program).resolve())], args.program_limit, read_program) for program in args.programs]
+    jobs = [(short(program), [str((ROOT / program).resolve())], args.program_limit, read_program) for program in args.programs]
     if not args.only_programs:
         jobs += [(str(suite), [str(ROOT / suite)], args.suite_limit, read_suite) for suite in suites()]
 

@@ -16,7 +16,7 @@ check() # NAME COMMAND...
 # Full builds: many warnings need the optimiser. The Rust library is the same for all.
 compile_with() # COMPILER
 {
-    make -k BUILD="$build/lint-$1" CARGO_TARGET="$build/cargo" CC="$1" all tests
+    make -k BUILD="$build/lint-$1" CARGO_TARGET="$build/cargo" CC="$1" all tests benches
 }
 
 formatted()
