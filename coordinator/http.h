@@ -48,14 +48,14 @@ struct http_limits {
     uint32_t head_ms;             /* 10 s from the first byte of a head to its last */
     uint32_t body_ms;             /* 30 s from the head's last byte to the body's last */
     uint32_t idle_ms;             /* 60 s between requests, and before the first */
-    uint32_t stall_ms;            /* 30 s in which a client with output waiting takes neither 16 KiB nor all of it; it is
+    uint32_t stall_ms;          /* 30 s in which a client with output waiting takes neither 16 KiB nor all of it; it is
                                      dropped after between one and two of them */
-    uint32_t linger_ms;           /* 5 s of reading and dropping after an answer that closes */
-    uint64_t linger_bytes;        /* 128 MiB of the same */
-    size_t stream_soft_bytes;     /* 64 KiB of output waiting: http_stream_writable says false */
-    size_t stream_hard_bytes;     /* 1 MiB of output waiting in a stream: the client is dropped */
-    uint32_t send_buffer_bytes;   /* 128 KiB: SO_SNDBUF, fixed, or the kernel grows it to 4 MiB a socket */
-    uint32_t max_connections;     /* 90 % of RLIMIT_NOFILE, at most 65536; more wait in the kernel's queue */
+    uint32_t linger_ms;         /* 5 s of reading and dropping after an answer that closes */
+    uint64_t linger_bytes;      /* 128 MiB of the same */
+    size_t stream_soft_bytes;   /* 64 KiB of output waiting: http_stream_writable says false */
+    size_t stream_hard_bytes;   /* 1 MiB of output waiting in a stream: the client is dropped */
+    uint32_t send_buffer_bytes; /* 128 KiB: SO_SNDBUF, fixed, or the kernel grows it to 4 MiB a socket */
+    uint32_t max_connections;   /* 90 % of RLIMIT_NOFILE, at most 65536; more wait in the kernel's queue */
 };
 
 struct http_header {

@@ -164,8 +164,8 @@ static enum turn begin_request(struct http_connection *c)
     if (!c->head)
         return TURN_CLOSE;
     http_head_init(c->head, &c->server->limits.head);
-    c->request = (struct http_request){.method = HTTP_OTHER, .path = "", .query = "", .body = "", .peer = c->peer,
-                                       .connection = c};
+    c->request = (struct http_request){
+        .method = HTTP_OTHER, .path = "", .query = "", .body = "", .peer = c->peer, .connection = c};
     c->closing = c->begun = c->probed = c->full = c->no_body = c->chunk_answer = c->stall_watched = false;
     connection_move(c, CONN_HEAD);
     connection_deadline(c, c->server->limits.head_ms);

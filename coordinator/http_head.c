@@ -43,7 +43,8 @@ bool http_is_value_byte(unsigned char c)
 
 void http_head_init(struct http_head *h, const struct http_head_limits *limits)
 {
-    must(limits->fields <= HTTP_MOST_FIELDS && limits->uri_bytes <= limits->head_bytes && limits->head_bytes < 1u << 30);
+    must(limits->fields <= HTTP_MOST_FIELDS && limits->uri_bytes <= limits->head_bytes &&
+         limits->head_bytes < 1u << 30);
     memset(h, 0, offsetof(struct http_head, fields));
     h->text = NULL;
     h->limits = *limits;

@@ -66,10 +66,10 @@ struct http_head {
     struct http_head_limits limits;
     enum http_progress progress;
     bool request_line_seen, empty_line_seen, after_cr, connection_close, connection_keep_alive;
-    uint32_t seen;        /* a bit for each field of the list that may come once only */
-    uint32_t bytes;       /* of the head so far, line ends included */
-    uint32_t line;        /* offset in text where the current line begins */
-    uint32_t used, room;  /* bytes of text */
+    uint32_t seen;       /* a bit for each field of the list that may come once only */
+    uint32_t bytes;      /* of the head so far, line ends included */
+    uint32_t line;       /* offset in text where the current line begins */
+    uint32_t used, room; /* bytes of text */
     uint32_t target, target_bytes, host;
     uint32_t field_count;
     struct http_field fields[HTTP_MOST_FIELDS];

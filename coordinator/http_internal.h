@@ -41,20 +41,20 @@ struct http_connection {
     struct bufferevent *io;
     struct event *timer; /* the one deadline of the current phase */
     enum connection_phase phase;
-    bool peer_finished; /* a FIN has come */
-    bool deaf;          /* a request is open and the loop would not tell of a reset: the server's watch looks for it */
+    bool peer_finished;  /* a FIN has come */
+    bool deaf;           /* a request is open and the loop would not tell of a reset: the server's watch looks for it */
     bool reading_paused; /* the read-ahead is full */
-    bool closing;       /* this answer is the connection's last */
-    bool open;          /* counted in http_server.open_requests; gone() is owed */
-    bool begun;         /* the probe has sent the first bytes of the answer (see http.h) */
-    bool probed;        /* a probe was sent for this request */
-    bool full;          /* drained() is owed */
-    bool lost;          /* the client has left or is given up; timer closes the connection in the next turn */
+    bool closing;        /* this answer is the connection's last */
+    bool open;           /* counted in http_server.open_requests; gone() is owed */
+    bool begun;          /* the probe has sent the first bytes of the answer (see http.h) */
+    bool probed;         /* a probe was sent for this request */
+    bool full;           /* drained() is owed */
+    bool lost;           /* the client has left or is given up; timer closes the connection in the next turn */
     bool no_body, chunk_answer;
-    bool stall_watched; /* in STREAMING, FLUSHING: timer is set */
-    uint64_t queued;    /* bytes ever given to the output; less what waits there: taken by the kernel */
+    bool stall_watched;  /* in STREAMING, FLUSHING: timer is set */
+    uint64_t queued;     /* bytes ever given to the output; less what waits there: taken by the kernel */
     uint64_t stall_mark; /* what the kernel had taken when timer was set */
-    uint64_t dropped;   /* bytes of unwanted input */
+    uint64_t dropped;    /* bytes of unwanted input */
     uint64_t idle_since_us;
     struct http_head *head; /* HEAD .. FLUSHING, else NULL */
     struct http_chunked chunked;
@@ -94,8 +94,8 @@ void server_connection_closed(struct http_connection *c); /* leaves all lists; a
 
 /* http_connection.c */
 struct http_connection *connection_new(struct http_server *server, int fd, const struct sockaddr *peer);
-void connection_close(struct http_connection *c);      /* from the loop only; calls gone() if owed; frees */
-void connection_lost(struct http_connection *c);       /* closes it in the loop's next turn; from anywhere */
+void connection_close(struct http_connection *c); /* from the loop only; calls gone() if owed; frees */
+void connection_lost(struct http_connection *c);  /* closes it in the loop's next turn; from anywhere */
 bool connection_was_reset(const struct http_connection *c);
 void connection_move(struct http_connection *c, enum connection_phase to);
 void connection_deadline(struct http_connection *c, uint32_t after_ms);

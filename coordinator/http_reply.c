@@ -183,9 +183,9 @@ void connection_refuse(struct http_connection *c, int status, const char *proble
 {
     static const struct http_header retry = {"Retry-After", "1"};
     char body[512];
-    int length = snprintf(body, sizeof body,
-                          "{\"error\":{\"message\":\"%s\",\"type\":\"%s\",\"param\":null,\"code\":null}}", problem,
-                          status == 503 ? "unavailable_error" : "invalid_request_error");
+    int length =
+        snprintf(body, sizeof body, "{\"error\":{\"message\":\"%s\",\"type\":\"%s\",\"param\":null,\"code\":null}}",
+                 problem, status == 503 ? "unavailable_error" : "invalid_request_error");
     must(length > 0 && (size_t)length < sizeof body);
     c->closing = true;
     reply(c, status, "application/json", body, (size_t)length, &retry, status == 503);

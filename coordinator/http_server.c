@@ -134,8 +134,7 @@ static void on_watch(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     struct http_server *s = arg;
-    struct http_connection *c;
-    TAILQ_FOREACH(c, &s->deaf, link) {
+    for (struct http_connection *c = TAILQ_FIRST(&s->deaf); c; c = TAILQ_NEXT(c, link)) {
         if (connection_was_reset(c))
             connection_lost(c);
     }

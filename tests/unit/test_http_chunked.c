@@ -11,7 +11,10 @@
 
 #include "coordinator/http_chunked.h"
 
-#define CASE(text, body) {text, sizeof(text) - 1, body}
+#define CASE(text, body)             \
+    {                                \
+        text, sizeof(text) - 1, body \
+    }
 
 /* body NULL: refused; every good one is followed by one byte that is not its own */
 static const struct {

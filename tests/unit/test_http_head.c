@@ -15,7 +15,10 @@ static const struct http_head_limits limits = {.head_bytes = 16384, .uri_bytes =
 
 #define GET "GET /health HTTP/1.1\r\nHost: a\r\n"
 #define POST "POST /v1/completions HTTP/1.1\r\nHost: a\r\n"
-#define CASE(text, status) {text, sizeof(text) - 1, status}
+#define CASE(text, status)             \
+    {                                  \
+        text, sizeof(text) - 1, status \
+    }
 
 /* status 0: accepted */
 static const struct {
@@ -293,7 +296,8 @@ static void random_changes_are_refused_or_taken(void **state)
         size_t length = cases[which].length;
         memcpy(text, cases[which].text, length);
         for (int changes = rand_r(&seed) % 4; changes >= 0; changes--) {
-            static const char spice[] = "\r\n\0 \t:,/*?\x7f\xff" "0aZ";
+            static const char spice[] = "\r\n\0 \t:,/*?\x7f\xff"
+                                        "0aZ";
             size_t at = (size_t)rand_r(&seed) % length;
             if (rand_r(&seed) % 3 == 0)
                 memmove(text + at, text + at + 1, --length - at);
