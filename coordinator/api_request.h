@@ -21,23 +21,32 @@
 
 struct tokenizer;
 struct chat_template;
+struct control_guard;
 
 enum {
     API_MOST_CHOICES_EACH = 128, /* n */
     API_MOST_CHOICES = 256,      /* prompts x n */
     API_MOST_STOP_IDS = 32,      /* in stop_token_ids; the model's own end tokens come on top */
-    API_MOST_NAME_BYTES = 256,   /* of model, which may be any string */
 };
 
-/* What all requests share. Constant once the model is open. */
+/* What all requests share. Constant between open and close; every pointer but `guard` is the caller's. */
 struct api_context {
     const struct tokenizer *tokenizer;
     const struct chat_template *chat_template; /* NULL: the model has none, chat is refused */
+    const char *chat_template_text;            /* its source, for /tokenizer_info; not terminated; NULL with chat_template */
+    size_t chat_template_bytes;
     const char *model_name;                    /* what answers say; "default" means the same model */
     const char *fingerprint;                   /* system_fingerprint */
     uint32_t context_tokens;                   /* positions of one sequence */
+
+    /* set by api_context_open */
     uint32_t vocab;
+    struct control_guard *guard;               /* keeps control tokens out of the words of users */
 };
+
+/* The caller has filled what stands above `vocab`. ERR_UNSUPPORTED: the model has more end tokens than a request can carry. */
+enum err api_context_open(struct api_context *context, struct why *why);
+void api_context_close(struct api_context *context);
 
 enum api_kind { API_CHAT, API_COMPLETION };
 
@@ -47,6 +56,7 @@ struct api_prompt {
     uint32_t max_tokens; /* what may be generated behind it: asked for, and what the context leaves; 0: only scored */
     char *echo;          /* what `echo` shows, valid UTF-8; NULL without echo */
     size_t echo_bytes;
+    uint32_t lead;       /* characters that the tokens spell before the echoed text begins: an added begin token or space */
 };
 
 struct api_request {

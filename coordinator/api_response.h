@@ -13,24 +13,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "base/sampling.h"
 #include "coordinator/answer_text.h"
+#include "coordinator/api_logprobs.h"
 #include "coordinator/api_request.h"
 #include "coordinator/sequence.h"
 #include "coordinator/text.h"
-#include "shm/results.h"
 
 enum { API_ID_BYTES = 48 };
 
 /* "chatcmpl-" or "cmpl-" and 128 random bits in hex. */
 void api_id_make(char out[API_ID_BYTES], enum api_kind kind);
-
-/* Log-probabilities at one position. */
-struct position_scores {
-    float logprob; /* of the token that stands there */
-    uint32_t top_count;
-    struct result_top top[SAMPLING_MAX_TOP_LOGPROBS]; /* descending */
-};
 
 /* One choice as it stands. Everything pointed to is the caller's. */
 struct api_choice {
@@ -39,7 +31,7 @@ struct api_choice {
     const struct position_scores *scores;         /* one for each of them; NULL: none were asked for */
     const struct position_scores *prompt_scores;  /* one for each prompt token, the first without meaning; NULL: none were asked for, or not yet there */
     uint32_t cached_tokens;                       /* prompt tokens found in pages */
-    bool finished;                                /* answer_text_finish was called, and reason is good */
+    bool finished;                                /* answer->finished, and reason is good */
     enum finish_reason reason;
 };
 
@@ -60,6 +52,7 @@ struct api_sent {
     bool opened;   /* the first chunk of the choice (role, or echo) */
     bool finished; /* its last one */
     uint32_t tokens;
+    size_t characters; /* of text that these tokens made, the echoed prompt included */
 };
 
 /*

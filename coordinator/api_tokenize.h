@@ -25,7 +25,7 @@ void api_tokenizer_info(const struct api_context *context, struct text *out);
 /* What GET /v1/models says of the one model. */
 struct api_model_card {
     int64_t created; /* unix seconds */
-    uint32_t context_tokens, trained_context_tokens, vocab, embedding;
+    uint32_t trained_context_tokens, embedding;
     uint64_t parameters, bytes;
 };
 

@@ -26,11 +26,8 @@ struct json_fault {
     char text[256]; /* one sentence for a person */
 };
 
-/*
- * Only the limits. OK does not say that it is JSON. `until` bytes are looked at; fault->field is then the top-level member open
- * at that place, also when OK is returned.
- */
-enum err json_scan(const char *body, size_t until, struct json_fault *fault);
+/* Only the limits; OK does not say that it is JSON. *values is what jansson would make of it at the most. */
+enum err json_scan(const char *body, size_t length, uint32_t *values, struct json_fault *fault);
 
 /*
  * The body as one JSON object: limits, RFC 8259, UTF-8, no key twice, nothing behind it. *out is the caller's (json_decref).
