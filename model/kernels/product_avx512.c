@@ -225,42 +225,59 @@ SPECIALISED unsigned bits_of(uint8_t bias)
     return bias ? (unsigned)__builtin_ctz(bias) : 0;
 }
 
-/* Up to n <= 8 tokens. */
-SPECIALISED void product_few(struct tile_format f, uint32_t n, const struct tile_matrix *w, uint32_t first_tile,
-                             uint32_t last_tile, const struct activations *a, const struct destination *to)
+SPECIALISED void prefetch_tile(const uint8_t *at, uint32_t size)
 {
-    uint32_t blocks = w->cols / TILE_K;
-    uint64_t tile_size;
-    tiles_row_tile_bytes(w->type, w->cols, &tile_size);
-    struct block_registers registers;
-    for (uint32_t tile = first_tile; tile < last_tile; tile++) {
-        const uint8_t *row_tile = w->tiles + tile * tile_size;
-        __m512 y[ACTIVATION_GROUP];
-        UNROLL
-        for (uint32_t c = 0; c < n; c++)
-            y[c] = _mm512_setzero_ps();
-        for (uint32_t b = 0; b < blocks; b++) {
-            const uint8_t *head, *ahead = tile_at(f, row_tile, b, &head) + PREFETCH_BYTES;
-            for (uint32_t line = 0; line < tile_bytes(f); line += 64)
-                _mm_prefetch((const char *)ahead + line, _MM_HINT_T0);
-            unpack_block(f, row_tile, b, &registers);
-            add_block(&registers, f.sub_blocks, f.minimum, bits_of(f.bias), n, inputs_at(a, 0, b), y);
-        }
-        store_rows(to, tile, 0, n, y);
+    for (uint32_t line = 0; line < size; line += 64)
+        _mm_prefetch((const char *)at + line, _MM_HINT_T0);
+}
+
+SPECIALISED void keep_block(struct tile_format f, const struct block_registers *from, struct unpacked_block *to)
+{
+    UNROLL
+    for (int g = 0; g < GROUPS; g++)
+        _mm512_store_si512(to->code[g], from->code[g]);
+    UNROLL
+    for (int s = 0; s < f.sub_blocks; s++) {
+        _mm512_store_ps(to->d[s], from->d[s]);
+        if (f.minimum)
+            _mm512_store_ps(to->m[s], from->m[s]);
     }
 }
 
-/* One unpacked row tile with n tokens of a group. */
-SPECIALISED void product_group(uint32_t sub_blocks, bool minimum, unsigned bias_bits, uint32_t n, const struct unpacked_block *w,
-                               uint32_t tile, uint32_t group, const struct activations *a, const struct destination *to)
+/* One row tile for the first n <= 8 tokens. Unpacked blocks stay in `keep` for other groups of tokens, if there is a keep. */
+SPECIALISED void product_first(struct tile_format f, uint32_t n, const uint8_t *row_tile, uint32_t tile,
+                               const struct activations *a, const struct destination *to, struct unpacked_block *keep)
 {
-    uint32_t blocks = a->cols / TILE_K;
     struct block_registers registers;
     __m512 y[ACTIVATION_GROUP];
     UNROLL
     for (uint32_t c = 0; c < n; c++)
         y[c] = _mm512_setzero_ps();
-    for (uint32_t b = 0; b < blocks; b++) {
+    for (uint32_t b = 0; b < a->cols / TILE_K; b++) {
+        if (!keep) {
+            const uint8_t *head;
+            prefetch_tile(tile_at(f, row_tile, b, &head) + PREFETCH_BYTES, tile_bytes(f));
+        }
+        unpack_block(f, row_tile, b, &registers);
+        if (keep)
+            keep_block(f, &registers, &keep[b]);
+        add_block(&registers, f.sub_blocks, f.minimum, bits_of(f.bias), n, inputs_at(a, 0, b), y);
+    }
+    store_rows(to, tile, 0, n, y);
+}
+
+/* One unpacked row tile with n tokens of a group. Meanwhile the next row tile, `ahead` bytes a block from `next`, is fetched. */
+SPECIALISED void product_group(uint32_t sub_blocks, bool minimum, unsigned bias_bits, uint32_t n, const struct unpacked_block *w,
+                               uint32_t tile, uint32_t group, const struct activations *a, const struct destination *to,
+                               const uint8_t *next, uint32_t ahead)
+{
+    struct block_registers registers;
+    __m512 y[ACTIVATION_GROUP];
+    UNROLL
+    for (uint32_t c = 0; c < n; c++)
+        y[c] = _mm512_setzero_ps();
+    for (uint32_t b = 0; b < a->cols / TILE_K; b++) {
+        prefetch_tile(next + (size_t)b * ahead, ahead);
         UNROLL
         for (int g = 0; g < GROUPS; g++)
             registers.code[g] = _mm512_load_si512(w[b].code[g]);
@@ -275,53 +292,47 @@ SPECIALISED void product_group(uint32_t sub_blocks, bool minimum, unsigned bias_
     store_rows(to, tile, group * ACTIVATION_GROUP, n, y);
 }
 
+/* All groups of tokens but the first. */
 SPECIALISED void product_groups(uint32_t sub_blocks, bool minimum, unsigned bias_bits, const struct unpacked_block *w,
-                                uint32_t tile, const struct activations *a, const struct destination *to)
+                                uint32_t tile, const struct activations *a, const struct destination *to, const uint8_t *next,
+                                uint32_t ahead)
 {
     uint32_t whole = a->tokens / ACTIVATION_GROUP, rest = a->tokens % ACTIVATION_GROUP;
-    for (uint32_t group = 0; group < whole; group++)
-        product_group(sub_blocks, minimum, bias_bits, 8, w, tile, group, a, to);
+    for (uint32_t group = 1; group < whole; group++, ahead = 0)
+        product_group(sub_blocks, minimum, bias_bits, 8, w, tile, group, a, to, next, ahead);
     if (rest > 4)
-        product_group(sub_blocks, minimum, bias_bits, 8, w, tile, whole, a, to);
+        product_group(sub_blocks, minimum, bias_bits, 8, w, tile, whole, a, to, next, ahead);
     else if (rest > 2)
-        product_group(sub_blocks, minimum, bias_bits, 4, w, tile, whole, a, to);
+        product_group(sub_blocks, minimum, bias_bits, 4, w, tile, whole, a, to, next, ahead);
     else if (rest > 0)
-        product_group(sub_blocks, minimum, bias_bits, 2, w, tile, whole, a, to);
+        product_group(sub_blocks, minimum, bias_bits, 2, w, tile, whole, a, to, next, ahead);
 }
 
 static void product_unpacked(struct tile_format f, const struct unpacked_block *w, uint32_t tile, const struct activations *a,
-                             const struct destination *to)
+                             const struct destination *to, const uint8_t *next)
 {
+    uint32_t ahead = tile_bytes(f);
     if (f.sub_blocks == 2 && f.minimum)
-        product_groups(2, true, 0, w, tile, a, to);
+        product_groups(2, true, 0, w, tile, a, to, next, ahead);
     else if (f.sub_blocks == 2)
-        product_groups(2, false, bits_of(f.bias), w, tile, a, to);
+        product_groups(2, false, bits_of(f.bias), w, tile, a, to, next, ahead);
     else if (f.minimum)
-        product_groups(1, true, 0, w, tile, a, to);
+        product_groups(1, true, 0, w, tile, a, to, next, ahead);
     else
-        product_groups(1, false, bits_of(f.bias), w, tile, a, to);
+        product_groups(1, false, bits_of(f.bias), w, tile, a, to, next, ahead);
 }
 
-SPECIALISED void product_many(struct tile_format f, const struct tile_matrix *w, uint32_t first_tile, uint32_t last_tile,
-                              const struct activations *a, const struct destination *to, struct unpacked_block *unpacked)
+SPECIALISED void product_rows(struct tile_format f, uint32_t n, const struct tile_matrix *w, uint32_t first_tile,
+                              uint32_t last_tile, const struct activations *a, const struct destination *to,
+                              struct unpacked_block *unpacked)
 {
     uint64_t tile_size;
     tiles_row_tile_bytes(w->type, w->cols, &tile_size);
-    struct block_registers registers;
     for (uint32_t tile = first_tile; tile < last_tile; tile++) {
-        for (uint32_t b = 0; b < w->cols / TILE_K; b++) {
-            unpack_block(f, w->tiles + tile * tile_size, b, &registers);
-            UNROLL
-            for (int g = 0; g < GROUPS; g++)
-                _mm512_store_si512(unpacked[b].code[g], registers.code[g]);
-            UNROLL
-            for (int s = 0; s < f.sub_blocks; s++) {
-                _mm512_store_ps(unpacked[b].d[s], registers.d[s]);
-                if (f.minimum)
-                    _mm512_store_ps(unpacked[b].m[s], registers.m[s]);
-            }
-        }
-        product_unpacked(f, unpacked, tile, a, to);
+        const uint8_t *row_tile = w->tiles + tile * tile_size;
+        product_first(f, n, row_tile, tile, a, to, unpacked);
+        if (unpacked)
+            product_unpacked(f, unpacked, tile, a, to, row_tile + tile_size);
     }
 }
 
@@ -330,15 +341,15 @@ SPECIALISED void product_quantised(enum tensor_type type, const struct tile_matr
 {
     struct tile_format f = tile_format(type);
     if (a->tokens > ACTIVATION_GROUP)
-        product_many(f, w, first_tile, last_tile, a, to, scratch);
+        product_rows(f, 8, w, first_tile, last_tile, a, to, scratch);
     else if (a->tokens > 4)
-        product_few(f, 8, w, first_tile, last_tile, a, to);
+        product_rows(f, 8, w, first_tile, last_tile, a, to, NULL);
     else if (a->tokens > 2)
-        product_few(f, 4, w, first_tile, last_tile, a, to);
+        product_rows(f, 4, w, first_tile, last_tile, a, to, NULL);
     else if (a->tokens > 1)
-        product_few(f, 2, w, first_tile, last_tile, a, to);
+        product_rows(f, 2, w, first_tile, last_tile, a, to, NULL);
     else
-        product_few(f, 1, w, first_tile, last_tile, a, to);
+        product_rows(f, 1, w, first_tile, last_tile, a, to, NULL);
 }
 
 SPECIALISED __m512 float_weights(enum tensor_type type, const uint8_t *row_tile, uint32_t k)
