@@ -7,13 +7,28 @@
 #include "model/kernels/kernels.h"
 #include "model/kernels/sets.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 enum { SET_COUNT = 3 };
 
 #if defined(__x86_64__)
+static bool f16c_runnable(void) /* has no name in clang's builtin */
+{
+    unsigned eax, ebx, ecx, edx;
+    return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
+}
+
+static bool avx2_runnable(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && f16c_runnable();
+}
+
 static bool avx512_runnable(void)
 {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma");
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
 }
 #endif
 
@@ -24,7 +39,9 @@ const struct kernels *const *kernels_runnable(uint32_t *count)
     sets[n++] = &kernels_reference;
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (avx512_runnable())
+    if (avx2_runnable())
+        sets[n++] = &kernels_avx2;
+    if (avx2_runnable() && avx512_runnable())
         sets[n++] = &kernels_avx512;
 #endif
     *count = n;

@@ -1,0 +1,151 @@
+/*
+ * kernels_avx2: the set for processors with AVX2, FMA and F16C; the parts that are not products or attention.
+ */
+#include <math.h>
+
+#include "model/kernels/lanes_avx2.h"
+#include "model/kernels/sets.h"
+
+/* 8 codes of one token: 2 groups of 4 bytes. Returns their sum. */
+static inline int32_t store_codes(int8_t *q, __m256 x, float inverse)
+{
+    __m256i codes = _mm256_cvtps_epi32(_mm256_mul_ps(x, _mm256_set1_ps(inverse)));
+    codes = _mm256_max_epi32(_mm256_min_epi32(codes, _mm256_set1_epi32(127)), _mm256_set1_epi32(-127));
+    int32_t code[8], sum = 0;
+    _mm256_storeu_si256((__m256i *)(void *)code, codes);
+    for (int i = 0; i < 8; i++) {
+        q[i / 4 * 4 * ACTIVATION_GROUP + i % 4] = (int8_t)code[i];
+        sum += code[i];
+    }
+    return sum;
+}
+
+static inline __m256i magnitude(__m256 x)
+{
+    return _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(INT32_MAX));
+}
+
+/* One block of one token; x is 32 floats. q is where its first 4 codes go, `at` its index in the per-block arrays. */
+static inline void quantize_block(struct activations *a, const float *x, int8_t *q, size_t at)
+{
+    __m256 part[4];
+    __m256i max = _mm256_setzero_si256();
+    for (int i = 0; i < 4; i++) {
+        part[i] = _mm256_loadu_ps(x + 8 * i);
+        max = _mm256_max_epi32(max, magnitude(part[i])); /* floats without sign are in the order of their bits */
+    }
+    int32_t each[8], amax_bits = 0;
+    _mm256_storeu_si256((__m256i *)(void *)each, max);
+    for (int i = 0; i < 8; i++)
+        amax_bits = each[i] > amax_bits ? each[i] : amax_bits;
+    float amax, inverse = 0, scale = 0;
+    memcpy(&amax, &amax_bits, sizeof amax);
+    if (amax_bits >= 0x7f800000) {
+        scale = NAN;
+        for (int i = 0; i < 4; i++)
+            part[i] = _mm256_setzero_ps();
+    } else if (amax >= 0x1p-100f) {
+        scale = amax / 127.0f;
+        inverse = 127.0f / amax;
+    }
+    int32_t half = 0, sum = 0;
+    for (int i = 0; i < 4; i++) {
+        sum += store_codes(q + 2 * i * 4 * ACTIVATION_GROUP, part[i], inverse);
+        half = i == 1 ? sum : half;
+    }
+    a->scale[at] = scale;
+    a->sum[at] = scale * (float)sum;
+    a->isum[at] = sum;
+    a->half[at] = half;
+}
+
+static void quantize(struct activations *a)
+{
+    static const float nothing[TILE_K];
+    uint32_t blocks = a->cols / TILE_K;
+    uint32_t padded = (a->tokens + ACTIVATION_GROUP - 1) / ACTIVATION_GROUP * ACTIVATION_GROUP;
+    for (uint32_t t = 0; t < padded; t++) {
+        uint32_t slot = t % ACTIVATION_GROUP;
+        for (uint32_t b = 0; b < blocks; b++) {
+            size_t index = (size_t)(t / ACTIVATION_GROUP) * blocks + b;
+            const float *x = t < a->tokens ? a->x + t * a->x_stride + b * TILE_K : nothing;
+            quantize_block(a, x, a->q + index * TILE_K * ACTIVATION_GROUP + slot * 4, index * ACTIVATION_GROUP + slot);
+        }
+    }
+}
+
+static void rms_norm(float *y, const float *x, const float *weight, uint32_t n, float eps)
+{
+    __m256 sum[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+    for (uint32_t i = 0; i < n; i += 8) {
+        __m256 v = load_lanes(x + i, lanes_left(i, n));
+        sum[i / 8 % 2] = _mm256_fmadd_ps(v, v, sum[i / 8 % 2]);
+    }
+    __m256 inverse = _mm256_set1_ps(1.0f / sqrtf(tree_sum_lanes(sum[0], sum[1]) / (float)n + eps));
+    for (uint32_t i = 0; i < n; i += 8) {
+        uint32_t count = lanes_left(i, n);
+        __m256 v = _mm256_mul_ps(load_lanes(x + i, count), inverse);
+        store_lanes(y + i, count, _mm256_mul_ps(v, load_lanes(weight + i, count)));
+    }
+}
+
+static void swiglu(float *out, const float *gate, const float *up, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i += 8) {
+        uint32_t count = lanes_left(i, n);
+        __m256 g = load_lanes(gate + i, count);
+        __m256 negative = _mm256_xor_ps(g, _mm256_set1_ps(-0.0f));
+        __m256 y = _mm256_div_ps(g, _mm256_add_ps(_mm256_set1_ps(1.0f), exp_lanes(negative)));
+        store_lanes(out + i, count, _mm256_mul_ps(y, load_lanes(up + i, count)));
+    }
+}
+
+static void max_sum_exp(const float *x, uint32_t n, float *max, double *sum)
+{
+    float m = x[0];
+    for (uint32_t i = 1; i < n; i++)
+        m = x[i] > m ? x[i] : m;
+    *max = m + 0.0f;
+    __m256d lane[4]; /* 4 lanes each */
+    for (int i = 0; i < 4; i++)
+        lane[i] = _mm256_setzero_pd();
+    for (uint32_t i = 0; i < n; i += 8) {
+        uint32_t count = lanes_left(i, n);
+        __m256 e = exp_lanes(_mm256_sub_ps(load_lanes(x + i, count), _mm256_set1_ps(*max)));
+        e = _mm256_and_ps(e, _mm256_castsi256_ps(lane_mask(count)));
+        __m256d *to = lane + i / 8 % 2 * 2;
+        to[0] = _mm256_add_pd(to[0], _mm256_cvtps_pd(_mm256_castps256_ps128(e)));
+        to[1] = _mm256_add_pd(to[1], _mm256_cvtps_pd(_mm256_extractf128_ps(e, 1)));
+    }
+    __m256d four = _mm256_add_pd(_mm256_add_pd(lane[0], lane[2]), _mm256_add_pd(lane[1], lane[3]));
+    __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
+    *sum = _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+}
+
+static void to_f16(uint16_t *out, const float *x, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i += 8) {
+        uint32_t count = lanes_left(i, n);
+        uint16_t halves[8];
+        _mm_storeu_si128((__m128i *)(void *)halves, _mm256_cvtps_ph(load_lanes(x + i, count), _MM_FROUND_TO_NEAREST_INT));
+        memcpy(out + i, halves, count * sizeof *halves);
+    }
+}
+
+static void from_f16(float *out, const uint16_t *x, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i += 8)
+        store_lanes(out + i, lanes_left(i, n), load_halves(x + i, lanes_left(i, n)));
+}
+
+const struct kernels kernels_avx2 = {
+    .name = "avx2",
+    .quantize = quantize,
+    .product = product_avx2,
+    .rms_norm = rms_norm,
+    .swiglu = swiglu,
+    .attend = attend_avx2,
+    .max_sum_exp = max_sum_exp,
+    .to_f16 = to_f16,
+    .from_f16 = from_f16,
+};
