@@ -110,9 +110,13 @@ rust_library := $(CARGO_TARGET)/release/libquire_jinja.a
 rust_sources := $(wildcard model/jinja/*.toml model/jinja/*.lock model/jinja/src/*.rs model/jinja/src/*/*.rs)
 endif
 
+# What the targets below build in passing is built on all cores, unless -j says otherwise.
+jobs = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc) --output-sync=target)
+
 # ---- targets for people; the sentences behind ## are `make help` -----------------------------------------------------
 
-.PHONY: all serve test check check-long debug bench deps deps-test deps-lint model lint coverage format clean help tests benches
+.PHONY: all serve test check check-long debug bench deps deps-test deps-lint model lint format coverage clean help
+.PHONY: tests benches
 
 PROGRAMS := $(if $(wildcard coordinator/main.c),$(BIN)/quire) $(if $(wildcard worker/main.c),$(BIN)/quire-worker)
 
@@ -122,32 +126,34 @@ all: $(PROGRAMS) ## Builds build/quire and build/quire-worker.
 model_is_path = $(filter %.gguf,$(MODEL))$(findstring /,$(MODEL))
 model_file = $(if $(model_is_path),$(MODEL),models/$(MODEL).gguf)
 
-serve: ## Does everything: system packages, build, model, and serves it on 127.0.0.1; MODEL=, PORT= and ARGS= override.
+serve: ## Installs, builds, gets the model and serves it on 127.0.0.1:8080; MODEL=, PORT= and ARGS= override.
 	@$(MAKE) deps
-	@$(MAKE) all
+	@$(MAKE) $(jobs) all
 	@$(MAKE) model
 	@exec $(BUILD)/quire serve -m $(model_file) --port $(PORT) $(ARGS)
 
 test: ## Runs every test after installing and building what it needs; its last line counts passed and failed.
-	@{ $(MAKE) deps deps-test && $(MAKE) all tests && $(MAKE) model; } || { echo "0 passed, 1 failed"; exit 1; }
-	@python3 tests/run_tests.py --build $(BUILD) --programs $(TESTS)
+	@{ $(MAKE) deps && $(MAKE) deps-test && $(MAKE) $(jobs) all tests && $(MAKE) model; } || \
+	    { echo "0 passed, 1 failed"; exit 1; }
+	@python3 tests/run_tests.py --build $(BIN) --programs $(TESTS)
 
 check: tests ## Runs the unit and kernel tests only, in seconds; SAN=address, undefined or thread watches them.
-	@python3 tests/run_tests.py --build $(BUILD) --only-programs --programs $(TESTS)
+	@python3 tests/run_tests.py --build $(BIN) --only-programs --programs $(TESTS)
 
 check-long: ## Runs the unit tests under each sanitizer, then every suite in its long form.
-	@$(MAKE) deps deps-test
+	@$(MAKE) deps
+	@$(MAKE) deps-test
 	@$(MAKE) model
-	@for san in address undefined thread; do echo "== $$san sanitizer" && $(MAKE) check SAN=$$san || exit 1; done
-	@$(MAKE) all tests
-	@QUIRE_LONG=1 python3 tests/run_tests.py --build $(BUILD) --programs $(TESTS)
+	@for san in address undefined thread; do echo "== $$san sanitizer" && $(MAKE) $(jobs) check SAN=$$san || exit 1; done
+	@$(MAKE) $(jobs) all tests
+	@QUIRE_LONG=1 python3 tests/run_tests.py --build $(BIN) --programs $(TESTS)
 
 debug: ## Builds both programs for gdb under build/debug.
 	@$(MAKE) VARIANT=debug all
 
 bench: ## Measures the engine and the server with the peer beside them in the same run, and ends with a table.
 	@$(MAKE) deps
-	@$(MAKE) all benches
+	@$(MAKE) $(jobs) all benches
 	@$(MAKE) model
 	@QUIRE_BUILD=$(abspath $(BUILD)) python3 bench/run_bench.py $(ARGS)
 
@@ -188,8 +194,8 @@ benches: $(BENCHES)
 
 # ---- rules -----------------------------------------------------------------------------------------------------------
 
-# Another compiler, other flags or the loss of a source leave no trace in time stamps. A file that holds them does: it is
-# written anew only when its text changes.
+# Another compiler, other flags or the loss of a source leave no trace in time stamps. A file that holds them does: it
+# is written anew only when its text changes.
 define remember
 $(1): FORCE
 	@$$(shell mkdir -p $$(@D))$$(file >$$@.now,$$(strip $(2))) cmp -s $$@.now $$@ || cp $$@.now $$@; rm -f $$@.now

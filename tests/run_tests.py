@@ -91,7 +91,8 @@ def read_program(output, status, limit_s):
         broken = f"it reports {passed + failed + skipped} of {max(started, 1)} tests"
     if broken and not passed + failed + skipped:
         # It died before its summary: what came before stands in single lines, and the one it died in counts as failed.
-        passed, failed, skipped = (output.count(b"\n[" + word + b"]") for word in (b"       OK ", b"  FAILED  ", b"  SKIPPED "))
+        marks = (b"\n[       OK ]", b"\n[  FAILED  ]", b"\n[  SKIPPED ]")
+        passed, failed, skipped = (output.count(mark) for mark in marks)
         failed += 1
     return Result(passed, failed, skipped, broken)
 
@@ -162,9 +163,9 @@ def main():
     environment.pop("MAKEFLAGS", None)
 
     limit_factor = 10 if long_form else 1
-    jobs = [(short(program), [str((ROOT / program).resolve())], args.program_limit, read_program) for program in args.programs]
+    jobs = [(short(name), ROOT / name, args.program_limit, read_program) for name in args.programs]
     if not args.only_programs:
-        jobs += [(str(suite), [str(ROOT / suite)], args.suite_limit, read_suite) for suite in suites()]
+        jobs += [(str(suite), ROOT / suite, args.suite_limit, read_suite) for suite in suites()]
 
     total = Result()
     for name, command, limit_s, read in jobs:
@@ -173,7 +174,7 @@ def main():
         limit_s *= limit_factor
         began = time.monotonic()
         try:
-            output, status = run(command, limit_s, environment)
+            output, status = run([str(command.resolve())], limit_s, environment)
             result = read(output, status, limit_s)
         except OSError as error:
             output, result = b"", Result(broken=f"it could not be started: {error}")

@@ -45,8 +45,19 @@ as_root()
 lacking()
 {
     dpkg-query -W -f='${db:Status-Status} ${Package}, ${Provides}\n' 2>/dev/null | awk -v wanted="$*" '
-        $1 == "installed" { $1 = ""; gsub(/\([^)]*\)/, ""); n = split($0, names, /[ ,]+/); for (i = 1; i <= n; i++) have[names[i]] = 1 }
-        END { n = split(wanted, names, " "); for (i = 1; i <= n; i++) if (!(names[i] in have)) print names[i] }'
+        $1 == "installed" {
+            $1 = ""
+            gsub(/\([^)]*\)/, "")
+            n = split($0, names, /[ ,]+/)
+            for (i = 1; i <= n; i++)
+                have[names[i]] = 1
+        }
+        END {
+            n = split(wanted, names, " ")
+            for (i = 1; i <= n; i++)
+                if (!(names[i] in have))
+                    print names[i]
+        }'
 }
 
 candidate_version() # PACKAGE: what apt would install, nothing when it knows none
@@ -93,7 +104,7 @@ mapfile -t missing < <(lacking "${packages[@]}")
 updated=
 update_once()
 {
-    [ -n "$updated" ] || as_root apt-get update -q || say "the package lists could not be renewed: going on with the old ones"
+    [ -n "$updated" ] || as_root apt-get update -q || say "no new package lists were to be had: using the old"
     updated=yes
 }
 
@@ -120,7 +131,8 @@ fi
 
 if [ "$purpose" = build ]; then
     for requirement in "${minimum[@]}"; do
-        pkg-config --exists "$requirement" || stop "$requirement is needed; here is ${requirement%% *} $(pkg-config --modversion "${requirement%% *}" 2>/dev/null)"
+        pkg-config --exists "$requirement" ||
+            stop "$requirement is needed, here it is $(pkg-config --modversion "${requirement%% *}" 2>/dev/null)"
     done
     tools/find_cargo.sh >/dev/null || exit 1
 fi
