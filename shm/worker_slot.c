@@ -63,6 +63,8 @@ enum err worker_slot_enter(struct arena *a, uint32_t slot, uint32_t generation, 
     if (generation == 0 || s->generation != generation)
         return because(why, ERR_INVALID, "worker slot %u waits for process generation %u, this one is %u", slot,
                        s->generation, generation);
+    if (atomic_load_explicit(&s->found_dead, memory_order_relaxed)) /* set long before this process could be meant */
+        return because(why, ERR_BUSY, "worker slot %u is not empty: its worker died", slot);
     int rc = pthread_mutex_trylock(&s->life);
     if (rc == EBUSY) { /* a coordinator that looks holds it for an instant; a worker for good */
         struct timespec until;
@@ -93,15 +95,22 @@ enum worker_life worker_slot_life(struct arena *a, uint32_t slot)
 {
     struct worker_slot *s = worker_slot_at(a, slot);
     if (s->generation == 0)
-        return LIFE_NOBODY; /* never prepared: there is no lock yet */
+        return LIFE_NOBODY;                                         /* never prepared: there is no lock yet */
+    if (atomic_load_explicit(&s->found_dead, memory_order_relaxed)) /* only the coordinator reads and writes it */
+        return LIFE_DEAD;
     int rc = pthread_mutex_trylock(&s->life);
     if (rc == EBUSY)
         return LIFE_HELD;
-    if (rc == ENOTRECOVERABLE)
-        return LIFE_DEAD;
-    must(rc == 0 || rc == EOWNERDEAD);
-    /* Unlocked without pthread_mutex_consistent, a dead one's lock can never be taken again: DEAD stays DEAD. */
-    must(pthread_mutex_unlock(&s->life) == 0);
+    if (rc != 0 && rc != EOWNERDEAD)
+        return LIFE_DEAD; /* no lock of ours any more: its worker wrote over it, and is to be ended */
+    /*
+     * Remembered before the lock is let go. (The lock itself, unlocked without pthread_mutex_consistent, should say
+     * ENOTRECOVERABLE for ever, but glibc 2.36's trylock says it once and then keeps the lock.) A coordinator that dies
+     * in between leaves the mark again.
+     */
+    if (rc == EOWNERDEAD)
+        atomic_store_explicit(&s->found_dead, 1, memory_order_relaxed); /* see above */
+    pthread_mutex_unlock(&s->life);
     return rc == 0 ? LIFE_NOBODY : LIFE_DEAD;
 }
 

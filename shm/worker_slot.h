@@ -58,17 +58,18 @@ static_assert(sizeof(struct group_word) == CACHE_LINE, "layout changed: bump LAY
 
 /*
  * worker_slot
- * Writes:    line 0 the coordinator before it spawns the process; `life` worker and kernel; `asleep` the worker and
- *            whoever wakes it; the rest the worker's computing thread alone.
- * Reads:     peers: arrived and asleep; the coordinator and inspect: everything.
- * Hand-over: arrived is stored with release after a phase's results, step_done after a step's.
- * Death:     the kernel marks `life`. The other words keep their last value; worker_slot_prepare clears them for the
- *            next process, after the old one is known to be gone (pidfd) and no group names the slot.
+ * Writes:    line 0 the coordinator, before it spawns the process and when it finds it dead; `life` worker and kernel;
+ * `asleep` the worker and whoever wakes it; the rest the worker's computing thread alone. Reads:     peers: arrived and
+ * asleep; the coordinator and inspect: everything. Hand-over: arrived is stored with release after a phase's results,
+ * step_done after a step's. Death:     the kernel marks `life`. The other words keep their last value;
+ * worker_slot_prepare clears them for the next process, after the old one is known to be gone (pidfd) and no group
+ * names the slot.
  */
 struct worker_slot {
     alignas(CACHE_LINE) uint32_t generation; /* of the process; raised by worker_slot_prepare */
     uint32_t cpu;                            /* where the coordinator wants it; UINT32_MAX: anywhere */
-    uint32_t reserve_coordinator[14];
+    _Atomic uint32_t found_dead;             /* 1: worker_slot_life saw the kernel's mark */
+    uint32_t reserve_coordinator[13];
 
     alignas(CACHE_LINE) pthread_mutex_t life;
 
