@@ -42,8 +42,8 @@ enum err read_json_input(json_t **out, struct why *why)
     *out = json_loadb(text ? text : "", length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
     free(text);
     if (!*out)
-        return because(why, ERR_FORMAT, "the standard input is not JSON: %s (line %d, column %d)", error.text, error.line,
-                       error.column);
+        return because(why, ERR_FORMAT, "the standard input is not JSON: %s (line %d, column %d)", error.text,
+                       error.line, error.column);
     return OK;
 }
 

@@ -14,8 +14,8 @@
 static const char usage[] =
     "usage: quire template [-m MODEL] [--file T.jinja]\n"
     "\n"
-    "Reads {\"messages\", \"tools\", \"documents\", \"add_generation_prompt\", \"special\": {\"bos_token\", \"eos_token\"}, \"now\"}\n"
-    "from the standard input and writes the conversation as the chat template renders it.\n"
+    "Reads {\"messages\", \"tools\", \"documents\", \"add_generation_prompt\", \"special\": {\"bos_token\",\n"
+    "\"eos_token\"}, \"now\"} from the standard input and writes the conversation as the chat template renders it.\n"
     "\n"
     "  -m, --model FILE   the GGUF file whose template is used, and whose special tokens where none are given\n"
     "  --file FILE        a template in a file of its own\n"

@@ -11,7 +11,7 @@ enum {
     MAX_TEMPLATE_BYTES = 1 << 20,  /* the largest published ones have 17 KB */
     MAX_VARIABLE_BYTES = 64 << 20, /* as JSON */
     MAX_OUTPUT_BYTES = 64 << 20,
-    MAX_STEPS = 50 * 1000 * 1000,  /* a message takes a few hundred */
+    MAX_STEPS = 10 * 1000 * 1000,  /* a message takes a few hundred */
     MAX_RECURSION = 200,
 };
 
@@ -86,7 +86,7 @@ enum err chat_template_open(struct chat_template **out, const char *text, size_t
     struct chat_template *t = calloc(1, sizeof *t);
     if (!t)
         return because(why, ERR_NOMEM, "no memory for the chat template");
-    struct quire_jinja_limits limits = {.fuel = MAX_STEPS, .output_bytes = MAX_OUTPUT_BYTES, .recursion = MAX_RECURSION};
+    struct quire_jinja_limits limits = {MAX_STEPS, MAX_OUTPUT_BYTES, MAX_RECURSION};
     struct quire_jinja_text message;
     enum quire_jinja_result result =
         quire_jinja_open(&t->jinja, length ? text : "", length, &limits, format_time, &message);

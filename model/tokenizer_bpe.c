@@ -154,8 +154,8 @@ static bool encode_word(const struct tokenizer *t, struct encoding *e, const cha
     if (!merger_run(m, join_by_rank, t))
         return false;
     for (uint32_t i = 0; i != SYMBOL_NONE; i = m->symbols[i].next)
-        if (m->symbols[i].id != TOKEN_NONE && !token_list_push(out, m->symbols[i].id)) /* none: a byte without a token */
-            return false;
+        if (m->symbols[i].id != TOKEN_NONE && !token_list_push(out, m->symbols[i].id))
+            return false; /* no memory; a byte that has no token is left out */
     return true;
 }
 

@@ -48,6 +48,7 @@ struct tokenizer {
     struct pretokenizer *pretokenizer;    /* KIND_BPE */
     struct merge_map merges;              /* KIND_BPE */
     float *scores;                        /* KIND_SPM: (count), the larger the earlier */
+    bool words_are_apart;                 /* KIND_SPM: no token has a blank behind something else */
 };
 
 /* What one call of encode needs beside the tokenizer. Zeroed before first use. */

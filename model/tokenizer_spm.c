@@ -13,6 +13,11 @@
 
 static const char BLANK[3] = {'\xE2', '\x96', '\x81'}; /* U+2581 */
 
+static bool is_blank(const char *text, size_t length)
+{
+    return length >= sizeof BLANK && memcmp(text, BLANK, sizeof BLANK) == 0;
+}
+
 size_t tokenizer_spm_piece(struct token_text spelling, bool byte_token, char *out)
 {
     if (byte_token) {
@@ -21,7 +26,7 @@ size_t tokenizer_spm_piece(struct token_text spelling, bool byte_token, char *ou
     }
     size_t written = 0;
     for (size_t at = 0; at < spelling.length;) {
-        if (spelling.length - at >= sizeof BLANK && memcmp(spelling.at + at, BLANK, sizeof BLANK) == 0) {
+        if (is_blank(spelling.at + at, spelling.length - at)) {
             out[written++] = ' ';
             at += sizeof BLANK;
         } else {
@@ -29,6 +34,32 @@ size_t tokenizer_spm_piece(struct token_text spelling, bool byte_token, char *ou
         }
     }
     return written;
+}
+
+/* The first place behind `from` where a blank follows what is none, or the end. */
+static size_t next_cut(const char *text, size_t length, size_t from)
+{
+    bool after_blank = true;
+    for (size_t at = from; at < length;) {
+        bool blank = is_blank(text + at, length - at);
+        if (blank && !after_blank)
+            return at;
+        at += blank ? sizeof BLANK : 1;
+        after_blank = blank;
+    }
+    return length;
+}
+
+/*
+ * True when no token has a blank behind something else. Then nothing ever joins across such a place, and a text may be
+ * cut there into words that are merged each for itself: the same tokens, out of a small heap instead of a huge one.
+ */
+static bool words_are_apart(const struct tokenizer *t)
+{
+    for (uint32_t id = 0; id < t->count; id++)
+        if (next_cut(t->texts[id].at, t->texts[id].length, 0) != t->texts[id].length)
+            return false;
+    return true;
 }
 
 enum err tokenizer_spm_load(struct tokenizer *t, const struct gguf *g, struct why *why)
@@ -59,6 +90,7 @@ enum err tokenizer_spm_load(struct tokenizer *t, const struct gguf *g, struct wh
     for (uint32_t id = 0; id < t->count; id++)
         if (isnan(t->scores[id]))
             return because(why, ERR_FORMAT, "the score of token %u is not a number", id);
+    t->words_are_apart = words_are_apart(t);
     return OK;
 }
 
@@ -130,22 +162,33 @@ static bool push_byte(const struct tokenizer *t, uint8_t byte, struct token_list
     return id == TOKEN_NONE || token_list_push(out, id);
 }
 
+static bool encode_word(const struct tokenizer *t, struct merger *m, const char *word, size_t length,
+                        struct token_list *out)
+{
+    if (!add_characters(t, m, word, length) || !merger_run(m, join_by_score, &(struct merge_context){t, word}))
+        return false;
+    for (uint32_t i = 0; i != SYMBOL_NONE; i = m->symbols[i].next) {
+        const struct symbol *s = &m->symbols[i];
+        if (s->id != TOKEN_NONE && !token_list_push(out, s->id))
+            return false;
+        for (uint32_t b = 0; s->id == TOKEN_NONE && b < s->bytes; b++)
+            if (!push_byte(t, (uint8_t)word[s->start + b], out))
+                return false;
+    }
+    return true;
+}
+
 enum err tokenizer_spm_encode(const struct tokenizer *t, struct encoding *e, const char *text, size_t length,
                               struct token_list *out, struct why *why)
 {
     if (length >= UINT32_MAX / sizeof BLANK - 1)
         return because(why, ERR_INVALID, "a text of %zu bytes is too long to tokenize", length);
-    size_t spelt;
-    struct merger *m = &e->merger;
-    bool done = spell_blanks(e, text, length, t->adds_space, &spelt) &&
-                add_characters(t, m, e->text, spelt) &&
-                merger_run(m, join_by_score, &(struct merge_context){t, e->text});
-    for (uint32_t i = 0; done && i != SYMBOL_NONE; i = m->symbols[i].next) {
-        const struct symbol *s = &m->symbols[i];
-        if (s->id != TOKEN_NONE)
-            done = token_list_push(out, s->id);
-        for (uint32_t b = 0; done && s->id == TOKEN_NONE && b < s->bytes; b++)
-            done = push_byte(t, (uint8_t)e->text[s->start + b], out);
+    size_t spelt = 0;
+    bool done = spell_blanks(e, text, length, t->adds_space, &spelt);
+    for (size_t at = 0; done && at < spelt;) {
+        size_t end = t->words_are_apart ? next_cut(e->text, spelt, at) : spelt;
+        done = encode_word(t, &e->merger, e->text + at, end - at, out);
+        at = end;
     }
     return done ? OK : because(why, ERR_NOMEM, "no memory to tokenize a text of %zu bytes", length);
 }

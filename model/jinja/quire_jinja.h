@@ -1,5 +1,5 @@
 /*
- * quire_jinja: the C face of the Rust library beside it (minijinja): one chat template, opened once, rendered many times.
+ * quire_jinja: the C face of the Rust library beside it (minijinja): one chat template, opened once, rendered often.
  * Only model/chat_template.c includes this.
  *
  * Nothing here unwinds into C: a panic inside is caught and comes back as QUIRE_JINJA_PANIC. Strings that come out are

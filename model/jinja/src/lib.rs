@@ -8,14 +8,21 @@ mod python_json;
 
 use std::fmt;
 use std::io;
-use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::sync::{Arc, OnceLock};
+use std::thread;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Rest;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value};
 
 const NAME: &str = "chat template";
+
+/// A template can nest a list in itself as often as its fuel allows, and the engine walks (and drops) nested values by
+/// recursion. So rendering has a stack that holds as many levels as the fuel can buy; only what is used is memory.
+const STACK_BYTES_A_STEP: u64 = 64;
+const MIN_STACK_BYTES: u64 = 8 << 20;
+const MAX_STACK_BYTES: u64 = 4 << 30;
 
 /// The codes of `enum quire_jinja_result`.
 #[repr(C)]
@@ -66,6 +73,7 @@ struct Failure {
 pub struct Jinja {
     environment: Environment<'static>,
     output_bytes: u64,
+    stack_bytes: usize,
     format_time: FormatTime,
 }
 
@@ -99,10 +107,23 @@ impl Jinja {
         environment
             .add_template_owned(NAME, generation::rewrite_generation_tags(template))
             .map_err(failure_of)?;
-        Ok(Jinja { environment, output_bytes: limits.output_bytes, format_time })
+        let stack_bytes = limits.fuel.saturating_mul(STACK_BYTES_A_STEP);
+        let stack_bytes = stack_bytes.clamp(MIN_STACK_BYTES, MAX_STACK_BYTES) as usize;
+        Ok(Jinja { environment, output_bytes: limits.output_bytes, stack_bytes, format_time })
     }
 
+    /// Renders on a thread of its own, for its stack.
     fn render(&self, context: &[u8], now: Time) -> Result<Vec<u8>, Failure> {
+        let rendered = thread::scope(|scope| {
+            let builder = thread::Builder::new().name("template".to_string()).stack_size(self.stack_bytes);
+            let started = builder.spawn_scoped(scope, || self.render_here(context, now));
+            started.map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        });
+        let no_thread = |e| Failure { outcome: Outcome::Limit, message: format!("no thread to render it on: {e}") };
+        rendered.map_err(no_thread)?
+    }
+
+    fn render_here(&self, context: &[u8], now: Time) -> Result<Vec<u8>, Failure> {
         let json: serde_json::Value = serde_json::from_slice(context)
             .map_err(|e| Failure { outcome: Outcome::Syntax, message: format!("its variables are not JSON: {e}") })?;
         let serde_json::Value::Object(variables) = json else {
