@@ -2,6 +2,11 @@
 #ifndef QUIRE_COORDINATOR_COMMAND_H
 #define QUIRE_COORDINATOR_COMMAND_H
 
+int command_bench(int argc, char **argv);
+int command_clear(int argc, char **argv);
+int command_inspect(int argc, char **argv);
+int command_run(int argc, char **argv);
+int command_serve(int argc, char **argv);
 int command_template(int argc, char **argv);
 int command_tokenize(int argc, char **argv);
 

@@ -71,6 +71,7 @@ struct supervisor {
     struct process *processes; /* by slot */
     struct group_state groups[GROUPS_MAX];
     uint32_t start_deaths; /* in a row, before a hello */
+    uint64_t hangs;
     bool closing, hopeless;
     struct command command; /* scratch of one message */
     struct report report;
@@ -575,6 +576,7 @@ static void end_the_late(struct supervisor *s, struct group_state *g)
         if (behind[i] || !late) {
             log_warn("worker %u (process %d) hangs in a step: ending it", who[i]->rank, (int)who[i]->child.pid);
             worker_process_kill(&who[i]->child);
+            s->hangs++;
         }
 }
 
@@ -781,6 +783,11 @@ struct rank_view supervisor_rank(const struct supervisor *s, uint32_t index)
         .state = state,
         .restarts = rank->restarts,
     };
+}
+
+uint64_t supervisor_hangs(const struct supervisor *s)
+{
+    return s->hangs;
 }
 
 uint32_t supervisor_spares(const struct supervisor *s, pid_t *pids, uint32_t room)

@@ -84,6 +84,8 @@ struct rank_view {
 };
 uint32_t supervisor_ranks(const struct supervisor *s);
 struct rank_view supervisor_rank(const struct supervisor *s, uint32_t index);
+/* Workers that were ended because a step missed its deadline. */
+uint64_t supervisor_hangs(const struct supervisor *s);
 /* Fills up to room pids of attached spares; returns how many. */
 uint32_t supervisor_spares(const struct supervisor *s, pid_t *pids, uint32_t room);
 

@@ -1,0 +1,86 @@
+#include "coordinator/checkpoint.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static enum err open_template(struct checkpoint *c, const struct gguf *g, struct why *why)
+{
+    struct gguf_string text = {0};
+    enum err e = gguf_get_string(g, "tokenizer.chat_template", false, &text, why);
+    if (e || !text.length)
+        return e;
+    c->template_text = malloc(text.length);
+    if (!c->template_text)
+        return because(why, ERR_NOMEM, "no memory for the model's chat template");
+    memcpy(c->template_text, text.at, text.length);
+    c->api.chat_template_text = c->template_text;
+    c->api.chat_template_bytes = text.length;
+    struct why what;
+    e = chat_template_open(&c->chat_template, text.at, text.length, &what);
+    return e ? because(why, e, "the model's chat template cannot be used: %.400s", what.text) : OK;
+}
+
+static enum err plan_model(struct checkpoint *c, const struct gguf *g, const char *path, uint32_t context, uint32_t step_tokens, struct why *why)
+{
+    enum err e = model_plan(&c->served.model, g, path, context, why);
+    if (e)
+        return e;
+    c->served.step_tokens = step_tokens;
+    c->served.logit_rows = SERVED_LOGIT_ROWS_DEFAULT;
+    e = served_model_check(&c->served, why);
+    if (!e)
+        e = tokenizer_open(&c->tokenizer, g, why);
+    if (!e && tokenizer_vocab_size(c->tokenizer) > c->served.model.vocab)
+        e = because(why, ERR_FORMAT, "\"%.200s\": the tokenizer has %u tokens, the embedding matrix only %u rows", path,
+                    tokenizer_vocab_size(c->tokenizer), c->served.model.vocab);
+    return e ? e : open_template(c, g, why);
+}
+
+/* What requests and answers need to know of it. */
+static enum err describe(struct checkpoint *c, struct why *why)
+{
+    const struct model *model = &c->served.model;
+    snprintf(c->fingerprint, sizeof c->fingerprint, "quire-%016llx", (unsigned long long)model->hash);
+    c->api.tokenizer = c->tokenizer;
+    c->api.chat_template = c->chat_template;
+    c->api.model_name = model->name;
+    c->api.fingerprint = c->fingerprint;
+    c->api.context_tokens = model->context;
+    c->card = (struct api_model_card){
+        .created = (int64_t)time(NULL),
+        .trained_context_tokens = model->context_train,
+        .embedding = model->dim,
+        .parameters = model->parameters,
+        .bytes = model->file_bytes,
+    };
+    return api_context_open(&c->api, why);
+}
+
+enum err checkpoint_open(struct checkpoint *c, const char *path, uint32_t context, uint32_t step_tokens, struct why *why)
+{
+    *c = (struct checkpoint){0};
+    struct gguf *g;
+    enum err e = gguf_open(&g, path, why);
+    if (e)
+        return e;
+    e = plan_model(c, g, path, context, step_tokens, why);
+    gguf_close(g);
+    if (!e)
+        e = describe(c, why);
+    if (e)
+        checkpoint_close(c);
+    return e;
+}
+
+void checkpoint_close(struct checkpoint *c)
+{
+    api_context_close(&c->api);
+    if (c->chat_template)
+        chat_template_close(c->chat_template);
+    if (c->tokenizer)
+        tokenizer_close(c->tokenizer);
+    free(c->template_text);
+    *c = (struct checkpoint){0};
+}

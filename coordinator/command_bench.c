@@ -1,0 +1,371 @@
+/*
+ * quire bench: the engine without HTTP. The same workers, scheduler and steps as the server's; prompts and decodes are timed
+ * from the moment they are handed to the scheduler to the moment their tokens are committed.
+ *
+ *   prefill N: one prompt of N tokens with nothing of it in pages, to its first token
+ *   decode B:  B sequences with a prompt each, from the moment all have said a token, over --gen tokens each
+ *
+ * Each figure is the best of --repeat runs behind one that warms up: on a shared machine the best is the least disturbed.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/must.h"
+#include "coordinator/command.h"
+#include "coordinator/inference.h"
+
+enum { MOST_FIGURES = 16, MOST_BATCH = 512 };
+
+struct bench_plan {
+    uint32_t prefill[MOST_FIGURES], prefill_count;
+    uint32_t batch[MOST_FIGURES], batch_count;
+    uint32_t prompt, gen, repeat;
+    bool json;
+};
+
+enum bench_phase {
+    BENCH_IDLE,
+    BENCH_FIRST_TOKEN, /* timing a prompt until its first token */
+    BENCH_GATHERING,   /* prompts come in; the clock waits until all sequences speak */
+    BENCH_SPEAKING,    /* timing tokens */
+};
+
+struct bench {
+    const struct bench_plan *plan;
+    struct event_base *loop;
+    struct inference inference;
+    enum bench_phase phase;
+    struct sequence *sequences[MOST_BATCH];
+    uint32_t count;
+    uint64_t said, wanted; /* tokens since the clock began; how many are to be timed */
+    uint64_t began_us, ended_us;
+    uint64_t salt; /* another one each run: nothing is found in pages */
+    char problem[512];
+};
+
+/* ---- events of the sequences ---- */
+
+static bool on_token(void *owner, const struct result_entry *drawn)
+{
+    (void)drawn;
+    struct bench *b = owner;
+    b->said++;
+    return false;
+}
+
+static void on_admitted(void *owner, uint32_t cached)
+{
+    (void)owner;
+    must(cached == 0);
+}
+
+static void on_scored(void *owner, uint32_t position, const struct result_entry *entry)
+{
+    (void)owner, (void)position, (void)entry;
+    must_not_reach();
+}
+
+static void on_ended(void *owner, enum finish_reason reason)
+{
+    struct bench *b = owner;
+    for (uint32_t i = 0; i < b->count; i++)
+        if (b->sequences[i] && b->sequences[i]->state == SEQUENCE_DONE)
+            b->sequences[i] = NULL;
+    if (reason == FINISH_ERROR)
+        snprintf(b->problem, sizeof b->problem, "the workers could not go on");
+}
+
+static const struct sequence_events events = {.token = on_token, .scored = on_scored, .admitted = on_admitted, .ended = on_ended};
+
+/* ---- events of the engine ---- */
+
+static void on_ready(void *owner)
+{
+    struct bench *b = owner;
+    event_base_loopbreak(b->loop);
+}
+
+static bool all_speak(const struct bench *b)
+{
+    for (uint32_t i = 0; i < b->count; i++)
+        if (!b->sequences[i] || b->sequences[i]->n_tok == b->sequences[i]->prompt_tokens)
+            return false;
+    return true;
+}
+
+static void on_stepped(void *owner, uint64_t step_us)
+{
+    (void)step_us;
+    struct bench *b = owner;
+    bool over = *b->problem || ((b->phase == BENCH_FIRST_TOKEN || b->phase == BENCH_SPEAKING) && b->said >= b->wanted);
+    if (b->phase == BENCH_GATHERING && all_speak(b)) {
+        b->phase = BENCH_SPEAKING;
+        b->said = 0;
+        b->began_us = now_us();
+    } else if (b->phase != BENCH_IDLE && over) {
+        b->phase = BENCH_IDLE;
+        b->ended_us = now_us();
+        event_base_loopbreak(b->loop);
+    }
+}
+
+static void on_progress(void *owner, uint64_t done, uint64_t total)
+{
+    (void)owner;
+    if (isatty(2))
+        fprintf(stderr, "\rloading: %.0f %%%s", total ? 100.0 * (double)done / (double)total : 0, done == total ? "\n" : "");
+}
+
+static void on_hopeless(void *owner, const char *sentence)
+{
+    struct bench *b = owner;
+    snprintf(b->problem, sizeof b->problem, "%s", sentence);
+    event_base_loopbreak(b->loop);
+}
+
+/* ---- one run ---- */
+
+/* The ids that the peer's benchmark feeds, too. */
+static uint32_t token_at(const struct bench *b, uint32_t i)
+{
+    return 100 + (uint32_t)((uint64_t)i * 7919 % (b->inference.checkpoint.api.vocab - 200));
+}
+
+static enum err submit(struct bench *b, uint32_t index, uint32_t prompt, uint32_t max_tokens, struct why *why)
+{
+    uint32_t *tokens = malloc(prompt * sizeof *tokens);
+    if (!tokens)
+        return because(why, ERR_NOMEM, "no memory for a prompt of %u tokens", prompt);
+    for (uint32_t i = 0; i < prompt; i++)
+        tokens[i] = token_at(b, i + index);
+    struct sequence_spec spec = {
+        .tokens = tokens,
+        .token_count = prompt,
+        .max_tokens = max_tokens,
+        .salt = b->salt * MOST_BATCH + index, /* not even one another's beginnings */
+        .id = "bench",
+        .sampling = {.top_p = 1, .repetition_penalty = 1, .prompt_tokens = prompt},
+        .events = &events,
+        .owner = b,
+    };
+    enum err e = scheduler_submit(b->inference.scheduler, &spec, now_us(), &b->sequences[index], why);
+    free(tokens);
+    return e;
+}
+
+static void cancel_all(struct bench *b)
+{
+    for (uint32_t i = 0; i < b->count; i++)
+        if (b->sequences[i]) {
+            scheduler_cancel(b->inference.scheduler, b->sequences[i]);
+            b->sequences[i] = NULL;
+        }
+}
+
+/* Runs `count` prompts until the phase is over; seconds of the timed part. */
+static enum err run_once(struct bench *b, enum bench_phase phase, uint32_t count, uint32_t prompt, uint32_t wanted, double *seconds,
+                         struct why *why)
+{
+    uint32_t rest = scheduler_token_limit(b->inference.scheduler);
+    b->salt++;
+    b->count = count;
+    b->phase = phase;
+    b->said = 0;
+    b->wanted = wanted;
+    b->began_us = now_us();
+    enum err e = OK;
+    for (uint32_t i = 0; !e && i < count; i++)
+        e = submit(b, i, prompt, phase == BENCH_FIRST_TOKEN ? 1 : rest, why);
+    if (!e) {
+        inference_wake(&b->inference);
+        event_base_dispatch(b->loop);
+        e = *b->problem ? because(why, ERR_IO, "%s", b->problem) : OK;
+    }
+    b->phase = BENCH_IDLE;
+    cancel_all(b);
+    *seconds = (double)(b->ended_us - b->began_us) * 1e-6;
+    return e;
+}
+
+/* Best tokens a second over the repeats, behind one run that warms up. */
+static enum err run_best(struct bench *b, enum bench_phase phase, uint32_t count, uint32_t prompt, uint32_t wanted, double tokens, double *best,
+                         struct why *why)
+{
+    *best = 0;
+    for (uint32_t i = 0; i <= b->plan->repeat; i++) {
+        double seconds;
+        enum err e = run_once(b, phase, count, prompt, wanted, &seconds, why);
+        if (e)
+            return e;
+        if (i > 0 && tokens / seconds > *best)
+            *best = tokens / seconds;
+    }
+    return OK;
+}
+
+/* ---- all runs ---- */
+
+static void print_json(const char *name, const uint32_t *sizes, const double *tps, uint32_t count)
+{
+    printf("\"%s\": {", name);
+    for (uint32_t i = 0; i < count; i++)
+        printf("%s\"%u\": %.2f", i ? ", " : "", sizes[i], tps[i]);
+    printf("}");
+}
+
+static void print_table(const char *name, const uint32_t *sizes, const double *tps, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        printf("%-8s %5u %10.1f tokens/s\n", name, sizes[i], tps[i]);
+}
+
+static enum err measure(struct bench *b, const char *model_path, struct why *why)
+{
+    const struct bench_plan *p = b->plan;
+    double prefill[MOST_FIGURES], decode[MOST_FIGURES];
+    enum err e = OK;
+    for (uint32_t i = 0; !e && i < p->prefill_count; i++)
+        e = run_best(b, BENCH_FIRST_TOKEN, 1, p->prefill[i], 1, p->prefill[i], &prefill[i], why);
+    for (uint32_t i = 0; !e && i < p->batch_count; i++) {
+        uint32_t tokens = p->batch[i] * p->gen;
+        e = run_best(b, BENCH_GATHERING, p->batch[i], p->prompt, tokens, tokens, &decode[i], why);
+    }
+    if (e)
+        return e;
+    if (!p->json) {
+        print_table("prefill", p->prefill, prefill, p->prefill_count);
+        print_table("decode", p->batch, decode, p->batch_count);
+        return OK;
+    }
+    const char *slash = strrchr(model_path, '/');
+    printf("{\"engine\": \"quire\", \"model\": \"%s\", \"threads\": %u, ", slash ? slash + 1 : model_path, b->inference.workers);
+    print_json("prefill_tps", p->prefill, prefill, p->prefill_count);
+    printf(", ");
+    print_json("decode_tps", p->batch, decode, p->batch_count);
+    printf("}\n");
+    return OK;
+}
+
+static enum err run_bench(const struct serve_options *options, const struct bench_plan *plan, struct why *why)
+{
+    struct bench *b = calloc(1, sizeof *b);
+    if (!b || !(b->loop = event_base_new())) {
+        free(b);
+        return because(why, ERR_NOMEM, "could not start: no memory");
+    }
+    b->plan = plan;
+    struct inference_hooks hooks = {.ready = on_ready, .stepped = on_stepped, .progress = on_progress, .hopeless = on_hopeless, .owner = b};
+    enum err e = inference_open(&b->inference, b->loop, options, &hooks, why);
+    if (!e) {
+        event_base_dispatch(b->loop); /* until on_ready */
+        e = *b->problem ? because(why, ERR_IO, "%s", b->problem) : measure(b, options->model, why);
+        inference_close(&b->inference);
+    }
+    event_base_free(b->loop);
+    free(b);
+    return e;
+}
+
+/* ---- the command line ---- */
+
+static enum err parse_list(const char *text, uint32_t most, uint32_t *list, uint32_t *count, struct why *why)
+{
+    char copy[256], *rest = copy;
+    if (strlen(text) >= sizeof copy)
+        return because(why, ERR_INVALID, "\"%.60s…\" is too long a list", text);
+    strcpy(copy, text);
+    *count = 0;
+    for (char *word; (word = strsep(&rest, ","));) {
+        if (!*word)
+            continue;
+        if (*count == MOST_FIGURES)
+            return because(why, ERR_INVALID, "\"%.60s\" has more than %d numbers", text, MOST_FIGURES);
+        enum err e = parse_count(word, &list[*count], why);
+        if (e)
+            return e;
+        if (list[*count] < 1 || list[*count] > most)
+            return because(why, ERR_INVALID, "%s is not between 1 and %u", word, most);
+        (*count)++;
+    }
+    return OK;
+}
+
+static enum err parse_one(const char *text, uint32_t *number, struct why *why)
+{
+    enum err e = parse_count(text, number, why);
+    return e ? e : *number ? OK : because(why, ERR_INVALID, "\"%s\" is not at least 1", text);
+}
+
+/* Takes the options of this command out of argv and leaves those of the engine. */
+static enum err parse_plan(struct bench_plan *p, int *argc, char **argv, struct why *why)
+{
+    int kept = 1;
+    enum err e = OK;
+    for (int i = 1; !e && i < *argc; i++) {
+        const char *word = argv[i], *value = i + 1 < *argc ? argv[i + 1] : NULL;
+        bool ours = true;
+        if (strcmp(word, "--json") == 0) {
+            p->json = true;
+            continue;
+        }
+        if (strcmp(word, "--prefill") == 0 && value)
+            e = parse_list(value, 1u << 20, p->prefill, &p->prefill_count, why);
+        else if (strcmp(word, "--batch") == 0 && value)
+            e = parse_list(value, MOST_BATCH, p->batch, &p->batch_count, why);
+        else if (strcmp(word, "--prompt") == 0 && value)
+            e = parse_one(value, &p->prompt, why);
+        else if (strcmp(word, "--gen") == 0 && value)
+            e = parse_one(value, &p->gen, why);
+        else if (strcmp(word, "--repeat") == 0 && value)
+            e = parse_one(value, &p->repeat, why);
+        else
+            ours = false;
+        if (ours)
+            i++;
+        else
+            argv[kept++] = argv[i];
+    }
+    *argc = kept;
+    return e;
+}
+
+static void print_help(void)
+{
+    puts("usage: quire bench -m MODEL.gguf [--json] [--prefill 512] [--batch 1,4,8,16,32] [--prompt 128] [--gen 32] [--repeat 3] [options]\n"
+         "Measures the engine without HTTP: tokens a second of prompts and of sequences that speak at once.\n"
+         "The options of quire serve that concern the engine hold here too (quire help serve):\n"
+         "--workers, --groups, --kernels, --kv-memory, --ctx, --no-pin, …");
+}
+
+int command_bench(int argc, char **argv)
+{
+    struct bench_plan plan = {.prefill = {512}, .prefill_count = 1, .batch = {1, 4, 8, 16, 32}, .batch_count = 5, .prompt = 128, .gen = 32, .repeat = 3};
+    struct serve_options options;
+    const char *rest;
+    uint32_t rest_count;
+    struct why why;
+    if (argc > 1 && strcmp(argv[1], "--help") == 0) {
+        print_help();
+        return 0;
+    }
+    serve_options_init(&options);
+    snprintf(options.name, sizeof options.name, "bench-%d", (int)getpid());
+    enum err e = parse_plan(&plan, &argc, argv, &why);
+    if (!e)
+        e = serve_options_parse(&options, argc, argv, &rest, 0, &rest_count, &why);
+    if (!e && !*options.model)
+        e = because(&why, ERR_INVALID, "no model: say which GGUF file to measure with -m FILE");
+    if (e) {
+        fprintf(stderr, "quire bench: %s\n", why.text);
+        return 2;
+    }
+    log_set_level(LOG_WARN);
+    e = run_bench(&options, &plan, &why);
+    if (e)
+        fprintf(stderr, "quire bench: %s\n", why.text);
+    return e ? 1 : 0;
+}

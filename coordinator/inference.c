@@ -1,0 +1,304 @@
+#include "coordinator/inference.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/must.h"
+#include "shm/inspect.h"
+
+enum { KV_MEMORY_DEFAULT_MOST = 2u << 30 };
+
+/* ---- hooks between scheduler, supervisor and owner ---- */
+
+static void send_plan(void *world, uint32_t group, const struct step_plan *plan)
+{
+    struct inference *f = world;
+    supervisor_send_plan(f->supervisor, group, plan);
+}
+
+static enum err read_result(void *world, uint32_t group, uint32_t epoch, uint64_t step, uint32_t entry, const struct step_row *row,
+                            struct result_entry *out, struct why *why)
+{
+    struct inference *f = world;
+    return results_read(&f->results[group], epoch, step, entry, row->session, row->session_generation, f->checkpoint.api.vocab, out, why);
+}
+
+static void group_down(void *world, uint32_t group)
+{
+    struct inference *f = world;
+    scheduler_group_down(f->scheduler, group);
+}
+
+static void group_up(void *world, uint32_t group, uint32_t epoch)
+{
+    struct inference *f = world;
+    scheduler_group_up(f->scheduler, group, epoch);
+    bool all = true;
+    for (uint32_t g = 0; g < f->groups; g++)
+        all &= supervisor_group_is_up(f->supervisor, g);
+    if (all && !f->ready) {
+        f->ready = true;
+        f->hooks.ready(f->hooks.owner);
+    }
+    scheduler_turn(f->scheduler, now_us()); /* at once: sessions wait for their next token */
+}
+
+static void step_done(void *world, uint32_t group, uint32_t epoch, uint64_t step, uint64_t compute_us)
+{
+    struct inference *f = world;
+    struct why why;
+    if (scheduler_step_done(f->scheduler, group, epoch, step, now_us(), &why)) {
+        f->hooks.hopeless(f->hooks.owner, why.text);
+        return;
+    }
+    scheduler_turn(f->scheduler, now_us()); /* the next plan first, then the clients */
+    f->hooks.stepped(f->hooks.owner, compute_us);
+}
+
+static bool in_flight(void *world, uint32_t group, uint64_t *since_us, uint64_t *planned_us)
+{
+    struct inference *f = world;
+    return scheduler_in_flight(f->scheduler, group, since_us, planned_us);
+}
+
+static void progress(void *world, uint64_t done, uint64_t total)
+{
+    struct inference *f = world;
+    f->hooks.progress(f->hooks.owner, done, total);
+}
+
+static void hopeless(void *world, const char *sentence)
+{
+    struct inference *f = world;
+    f->hooks.hopeless(f->hooks.owner, sentence);
+}
+
+static void on_turn(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd, (void)what;
+    struct inference *f = arg;
+    scheduler_turn(f->scheduler, now_us());
+}
+
+void inference_wake(struct inference *f)
+{
+    event_active(f->turn, EV_READ, 0);
+}
+
+/* ---- how much of everything ---- */
+
+static uint64_t free_shared_memory(const char *directory)
+{
+    struct statvfs fs;
+    if (statvfs(*directory ? directory : "/dev/shm", &fs))
+        return 0;
+    return (uint64_t)fs.f_bavail * fs.f_frsize;
+}
+
+static enum err choose_workers(struct inference *f, const struct serve_options *o, struct why *why)
+{
+    const struct topology *t = &f->topology;
+    f->workers = o->workers ? o->workers : t->quota;
+    f->groups = o->groups ? o->groups : (t->nodes < f->workers ? t->nodes : f->workers);
+    if (f->groups > f->workers)
+        return because(why, ERR_INVALID, "--groups %u wants at least as many workers, and there are %u", f->groups, f->workers);
+    if (f->groups > GROUPS_MAX)
+        return because(why, ERR_INVALID, "--groups %u is more than the %d that there can be", f->groups, GROUPS_MAX);
+    if (f->workers + o->spares > WORKER_SLOTS_MAX / 2 - 1)
+        return because(why, ERR_INVALID, "--workers %u and --spares %u are more than the %d processes that there can be", f->workers, o->spares,
+                       WORKER_SLOTS_MAX / 2 - 1);
+    return OK;
+}
+
+static enum err choose_geometry(struct inference *f, const struct serve_options *o, struct arena_geometry *g, struct why *why)
+{
+    const struct served_model *served = &f->checkpoint.served;
+    uint32_t nodes = f->topology.nodes < f->groups ? f->topology.nodes : f->groups;
+    uint64_t page_bytes = model_page_bytes(&served->model);
+    uint64_t kv = o->kv_memory;
+    if (!kv) {
+        kv = free_shared_memory(o->shm_dir) / 3;
+        kv = kv < KV_MEMORY_DEFAULT_MOST ? kv : KV_MEMORY_DEFAULT_MOST;
+    }
+    uint64_t pages = kv / page_bytes / nodes;
+    if (pages < 2 || pages > UINT32_MAX / 4)
+        return because(why, ERR_INVALID, "--kv-memory of %llu bytes makes %llu pages of %llu bytes on each of %u nodes; at least 2 are needed",
+                       (unsigned long long)kv, (unsigned long long)pages, (unsigned long long)page_bytes, nodes);
+    *g = (struct arena_geometry){
+        .page_classes = 1,
+        .nodes = nodes,
+        .groups = f->groups,
+        .worker_slots = supervisor_worker_slots(f->workers, o->spares),
+        .session_slots = o->session_slots,
+        .context = served->model.context,
+        .result_rows = served->step_tokens,
+        .pages_per_node = {(uint32_t)pages},
+        .page_bytes = {page_bytes},
+        .model_bytes = sizeof *served,
+        .weights_bytes = served->model.weights_bytes,
+        .work_bytes = served_model_work_bytes(served),
+    };
+    for (uint32_t i = 0; i < f->groups; i++)
+        g->group_node[i] = (uint8_t)((uint64_t)i * nodes / f->groups);
+    return OK;
+}
+
+/* ---- opening ---- */
+
+/* The program beside this one. */
+static enum err find_worker(struct inference *f, struct why *why)
+{
+    char self[3800];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (n <= 0)
+        return because_errno(why, ERR_IO, "could not find out where this program lies");
+    self[n] = 0;
+    char *slash = strrchr(self, '/');
+    if (slash)
+        *slash = 0;
+    snprintf(f->worker_path, sizeof f->worker_path, "%s/quire-worker", self);
+    if (access(f->worker_path, X_OK))
+        return because_errno(why, ERR_IO, "could not find the worker program \"%.300s\"", f->worker_path);
+    return OK;
+}
+
+/* Whoever of a dead server still lives is ended before its memory is touched: it could write there. */
+static void end_leftover_workers(const struct segment_home *home)
+{
+    struct inspection found;
+    if (inspection_read(&found, home, NULL))
+        return;
+    for (uint32_t i = 0; i < found.worker_count; i++)
+        if (found.workers[i].alive)
+            kill((pid_t)found.workers[i].pid, SIGKILL);
+    inspection_fini(&found);
+}
+
+/* Takes the name; what a dead server of that name left is dropped. */
+static enum err take_name(struct inference *f, const struct serve_options *o, struct why *why)
+{
+    enum err e = instance_hold(&f->instance, o->name, o->shm_dir, why);
+    if (e || !instance_has_leftovers(&f->instance.home))
+        return e;
+    struct leftovers dropped;
+    end_leftover_workers(&f->instance.home);
+    e = instance_clear(&f->instance, &dropped, why);
+    if (!e)
+        log_warn("a server \"%s\" died here: dropped its %u segments of %.1f MiB", o->name, dropped.segments, (double)dropped.bytes / (1 << 20));
+    return e;
+}
+
+static enum err make_memory(struct inference *f, const struct serve_options *o, struct why *why)
+{
+    struct arena_geometry geometry;
+    struct arena_layout layout;
+    enum err e = choose_geometry(f, o, &geometry, why);
+    if (!e)
+        e = layout_of(&geometry, &layout, why);
+    if (e)
+        return e;
+    log_info("reserving %.1f MiB of shared memory: %u pages of %.1f KiB on each of %u nodes, weights %.1f MiB", (double)layout.total_bytes / (1 << 20),
+             geometry.pages_per_node[0], (double)geometry.page_bytes[0] / 1024, geometry.nodes, (double)geometry.weights_bytes / (1 << 20));
+    e = arena_create(&f->arena, &f->instance.home, &geometry, f->checkpoint.served.model.hash, &f->checkpoint.served, why);
+    for (uint32_t g = 0; !e && g < f->groups; g++)
+        e = results_open(&f->results[g], &f->arena, g, why);
+    return e;
+}
+
+static enum err start_scheduler(struct inference *f, const struct serve_options *o, struct why *why)
+{
+    struct scheduler_config config = {
+        .arena = &f->arena,
+        .vocab = f->checkpoint.api.vocab,
+        .max_sessions = o->max_sessions ? o->max_sessions : o->session_slots,
+        .max_queue = o->max_queue,
+        .max_gap_us = o->max_gap_ms * 1000,
+    };
+    if (config.max_sessions > o->session_slots)
+        return because(why, ERR_INVALID, "--max-sessions %u is more than --session-slots %u", config.max_sessions, o->session_slots);
+    struct scheduler_hooks hooks = {.send = send_plan, .result = read_result, .world = f};
+    enum err e = scheduler_open(&f->scheduler, &config, &hooks, why);
+    if (e)
+        return e;
+    f->checkpoint.api.context_tokens = scheduler_token_limit(f->scheduler);
+    arena_set_state(&f->arena, ARENA_SERVING);
+    return OK;
+}
+
+static enum err start_workers(struct inference *f, struct event_base *loop, const struct serve_options *o, struct why *why)
+{
+    struct supervisor_config config = {
+        .loop = loop,
+        .arena = &f->arena,
+        .worker_path = f->worker_path,
+        .model_path = o->model,
+        .kernels = o->kernels,
+        .pin = !o->no_pin,
+        .workers = f->workers,
+        .groups = f->groups,
+        .spares = o->spares,
+        .topology = &f->topology,
+    };
+    struct supervisor_hooks hooks = {
+        .group_down = group_down, .group_up = group_up, .step_done = step_done, .in_flight = in_flight, .progress = progress, .hopeless = hopeless, .world = f,
+    };
+    f->turn = event_new(loop, -1, EV_PERSIST, on_turn, f);
+    if (!f->turn)
+        return because(why, ERR_NOMEM, "could not start: no memory");
+    return supervisor_open(&f->supervisor, &config, &hooks, why);
+}
+
+enum err inference_open(struct inference *f, struct event_base *loop, const struct serve_options *o, const struct inference_hooks *hooks,
+                        struct why *why)
+{
+    *f = (struct inference){.hooks = *hooks, .instance.lock_fd = -1};
+    enum err e = find_worker(f, why);
+    if (!e)
+        e = topology_read(&f->topology, o->fake_nodes, why);
+    if (!e)
+        e = choose_workers(f, o, why);
+    if (!e)
+        e = checkpoint_open(&f->checkpoint, o->model, o->ctx, STEP_BUDGET + o->session_slots, why);
+    if (!e)
+        e = take_name(f, o, why);
+    if (!e)
+        e = make_memory(f, o, why);
+    if (!e)
+        e = start_scheduler(f, o, why);
+    if (!e)
+        e = start_workers(f, loop, o, why);
+    if (e)
+        inference_close(f);
+    return e;
+}
+
+void inference_close(struct inference *f)
+{
+    if (f->supervisor)
+        supervisor_close(f->supervisor);
+    if (f->turn)
+        event_free(f->turn);
+    scheduler_close(f->scheduler);
+    for (uint32_t g = 0; g < f->groups && g < GROUPS_MAX; g++)
+        results_close(&f->results[g]);
+    if (f->arena.table.base) {
+        arena_set_state(&f->arena, ARENA_ENDED);
+        arena_detach(&f->arena);
+    }
+    if (f->instance.lock_fd >= 0) {
+        struct leftovers all;
+        struct why why;
+        if (instance_clear(&f->instance, &all, &why))
+            log_warn("%s", why.text);
+        instance_release(&f->instance);
+    }
+    checkpoint_close(&f->checkpoint);
+    *f = (struct inference){.instance.lock_fd = -1};
+}

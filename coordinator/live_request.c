@@ -1,0 +1,499 @@
+#include "coordinator/live_request.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/must.h"
+#include "coordinator/answer_text.h"
+#include "coordinator/api_response.h"
+#include "coordinator/reply.h"
+
+enum {
+    PIECE_BYTES = 32 * 1024,        /* written to a stream at a time */
+    SILENCE_US = 10 * 1000 * 1000,  /* after that a comment says that we are still there */
+};
+
+/* One choice of the answer. */
+struct live_choice {
+    struct live_request *request;
+    struct sequence *sequence;            /* NULL: not submitted, or ended */
+    struct answer_text answer;
+    uint32_t *tokens;                     /* (max_tokens) */
+    struct position_scores *scores;       /* (max_tokens), NULL unless asked for */
+    struct position_scores *prompt_scores; /* (prompt tokens), NULL unless asked for */
+    uint64_t admitted_us, first_us, last_us;
+};
+
+struct live_request {
+    struct job job; /* first: the job is the request */
+    struct server *server;
+    struct http_request *http; /* NULL: the client has left */
+    char *body;                /* own copy while a helper thread reads it */
+    size_t body_bytes;
+    enum api_kind kind;
+    uint64_t salt;
+
+    bool parsing; /* a helper thread has it */
+    enum err parsed;
+    struct api_error error;
+    struct api_request *request;
+
+    char id[API_ID_BYTES];
+    int64_t created;
+    uint64_t arrived_us, sent_us;
+    uint32_t count, unfinished;
+    struct live_choice *live;    /* (count) */
+    struct api_choice *choices;  /* (count): the same as api_response sees it */
+    struct api_sent *sent;       /* (count) */
+    bool streaming, failed, dirty;
+    struct live_request *previous, *next, *next_dirty;
+};
+
+/* ---- memory ---- */
+
+static void free_request(struct live_request *r)
+{
+    for (uint32_t i = 0; i < r->count; i++) {
+        struct live_choice *c = &r->live[i];
+        answer_text_fini(&c->answer);
+        free(c->tokens);
+        free(c->scores);
+        free(c->prompt_scores);
+    }
+    free(r->live);
+    free(r->choices);
+    free(r->sent);
+    api_request_free(r->request);
+    free(r->body);
+    free(r);
+}
+
+/* All that the answer will need, so that no token has to wait for memory. */
+static bool make_choices(struct live_request *r)
+{
+    const struct api_context *context = &r->server->inference.checkpoint.api;
+    uint32_t count = api_request_choices(r->request);
+    r->live = calloc(count, sizeof *r->live);
+    r->choices = calloc(count, sizeof *r->choices);
+    r->sent = calloc(count, sizeof *r->sent);
+    if (!r->live || !r->choices || !r->sent)
+        return false;
+    r->count = count;
+    for (uint32_t i = 0; i < count; i++) {
+        struct live_choice *c = &r->live[i];
+        const struct api_prompt *prompt = api_request_prompt(r->request, i);
+        c->request = r;
+        answer_text_init(&c->answer, context, r->request);
+        c->tokens = calloc(prompt->max_tokens + 1u, sizeof *c->tokens);
+        if (r->request->logprobs)
+            c->scores = calloc(prompt->max_tokens + 1u, sizeof *c->scores);
+        if (r->request->score_prompt)
+            c->prompt_scores = calloc(prompt->count, sizeof *c->prompt_scores);
+        if (!c->tokens || (r->request->logprobs && !c->scores) || (r->request->score_prompt && !c->prompt_scores))
+            return false;
+        r->choices[i] = (struct api_choice){
+            .answer = &c->answer, .tokens = c->tokens, .scores = c->scores, .prompt_scores = c->prompt_scores};
+    }
+    return true;
+}
+
+/* ---- the list of all, and of those with something to say ---- */
+
+static void link_request(struct server *s, struct live_request *r)
+{
+    r->next = s->requests;
+    if (r->next)
+        r->next->previous = r;
+    s->requests = r;
+}
+
+static void unlink_request(struct server *s, struct live_request *r)
+{
+    if (r->previous)
+        r->previous->next = r->next;
+    else
+        s->requests = r->next;
+    if (r->next)
+        r->next->previous = r->previous;
+    for (struct live_request **at = &s->dirty; r->dirty && *at; at = &(*at)->next_dirty)
+        if (*at == r) {
+            *at = r->next_dirty;
+            break;
+        }
+}
+
+static void mark_dirty(struct live_request *r)
+{
+    struct server *s = r->server;
+    if (r->dirty)
+        return;
+    r->dirty = true;
+    r->next_dirty = s->dirty;
+    s->dirty = r;
+    event_active(s->flush, EV_READ, 0);
+}
+
+/* ---- the end ---- */
+
+static void count_end(struct live_request *r, const struct live_choice *c, enum finish_reason reason, uint64_t now)
+{
+    static const enum metric_finished finished[] = {
+        [FINISH_STOP] = METRIC_STOP, [FINISH_LENGTH] = METRIC_LENGTH, [FINISH_CANCELLED] = METRIC_ABORT, [FINISH_ERROR] = METRIC_ERROR};
+    struct metrics *m = &r->server->metrics;
+    m->request_success[finished[reason]]++;
+    metrics_observe(m, request_generation_tokens, (double)c->answer.tokens);
+    if (c->first_us)
+        metrics_observe(m, request_decode_time, (double)(now - c->first_us) * 1e-6);
+}
+
+static void log_end(const struct live_request *r, const char *how)
+{
+    uint64_t now = now_us(), first = 0;
+    uint32_t prompt = 0, cached = 0, generated = 0;
+    for (uint32_t i = 0; i < r->count; i++) {
+        if (i % r->request->n == 0)
+            prompt += api_request_prompt(r->request, i)->count;
+        cached += r->choices[i].cached_tokens;
+        generated += r->live[i].answer.tokens;
+        if (r->live[i].first_us && (!first || r->live[i].first_us < first))
+            first = r->live[i].first_us;
+    }
+    log_info("%s %s: %u prompt tokens (%u cached), %u generated, first after %.0f ms, %.0f ms in all", r->id, how, prompt, cached, generated,
+             first ? (double)(first - r->arrived_us) / 1000 : 0.0, (double)(now - r->arrived_us) / 1000);
+}
+
+/* Nobody hears of it any more. */
+static void end_request(struct live_request *r, const char *how)
+{
+    struct server *s = r->server;
+    uint64_t now = now_us();
+    for (uint32_t i = 0; i < r->count; i++)
+        if (r->live[i].sequence) {
+            scheduler_cancel(s->inference.scheduler, r->live[i].sequence);
+            r->live[i].sequence = NULL;
+            count_end(r, &r->live[i], FINISH_CANCELLED, now);
+        }
+    metrics_observe(&s->metrics, e2e_request_latency, (double)(now - r->arrived_us) * 1e-6);
+    log_end(r, how);
+    inference_wake(&s->inference);
+    unlink_request(s, r);
+    free_request(r);
+}
+
+void live_request_gone(struct server *s, struct http_request *http)
+{
+    struct live_request *r = http->user;
+    if (!r)
+        return; /* a small route: it has no state */
+    must(r->server == s);
+    r->http = NULL;
+    if (r->parsing)
+        return; /* on_parsed frees it */
+    end_request(r, "left by its client");
+}
+
+/* ---- events of its sequences: no call of the scheduler in here ---- */
+
+static void keep_scores(struct position_scores *to, const struct result_entry *from)
+{
+    to->logprob = from->logprob;
+    to->top_count = from->top_count;
+    memcpy(to->top, from->top, from->top_count * sizeof *to->top);
+}
+
+static bool on_token(void *owner, const struct result_entry *drawn)
+{
+    struct live_choice *c = owner;
+    struct live_request *r = c->request;
+    struct metrics *m = &r->server->metrics;
+    uint64_t now = now_us();
+    if (c->first_us) {
+        metrics_observe(m, inter_token_latency, (double)(now - c->last_us) * 1e-6);
+    } else {
+        c->first_us = now;
+        metrics_observe(m, time_to_first_token, (double)(now - r->arrived_us) * 1e-6);
+        metrics_observe(m, request_prefill_time, (double)(now - c->admitted_us) * 1e-6);
+    }
+    c->last_us = now;
+    uint32_t at = c->answer.tokens;
+    c->tokens[at] = drawn->token;
+    if (c->scores)
+        keep_scores(&c->scores[at], drawn);
+    mark_dirty(r);
+    return answer_text_push(&c->answer, drawn->token);
+}
+
+static void on_scored(void *owner, uint32_t position, const struct result_entry *entry)
+{
+    struct live_choice *c = owner;
+    keep_scores(&c->prompt_scores[position], entry);
+}
+
+static void on_admitted(void *owner, uint32_t cached)
+{
+    struct live_choice *c = owner;
+    c->admitted_us = now_us();
+    c->request->choices[c - c->request->live].cached_tokens = cached;
+    metrics_observe(&c->request->server->metrics, request_queue_time, (double)(c->admitted_us - c->request->arrived_us) * 1e-6);
+}
+
+static void on_ended(void *owner, enum finish_reason reason)
+{
+    struct live_choice *c = owner;
+    struct live_request *r = c->request;
+    struct api_choice *choice = &r->choices[c - r->live];
+    c->sequence = NULL;
+    answer_text_finish(&c->answer);
+    choice->finished = true;
+    choice->reason = reason;
+    r->unfinished--;
+    r->failed |= reason == FINISH_ERROR;
+    count_end(r, c, reason, now_us());
+    mark_dirty(r);
+}
+
+static const struct sequence_events events = {.token = on_token, .scored = on_scored, .admitted = on_admitted, .ended = on_ended};
+
+/* ---- sending ---- */
+
+static struct api_answer answer_of(const struct live_request *r)
+{
+    return (struct api_answer){
+        .context = &r->server->inference.checkpoint.api, .request = r->request, .id = r->id, .created = r->created, .choices = r->choices};
+}
+
+static void send_failure(struct live_request *r)
+{
+    struct server *s = r->server;
+    struct api_error e;
+    api_refuse(&e, 500, NULL, "the workers could not go on with this request; the server's log says why");
+    if (r->streaming) {
+        text_clear(&s->scratch);
+        api_error_write_event(&s->scratch, &e);
+        http_stream_write(r->http, s->scratch.at, s->scratch.length);
+        http_stream_end(r->http);
+    } else {
+        reply_error(s, r->http, &e, NULL);
+    }
+    end_request(r, "failed");
+}
+
+static void send_stream(struct live_request *r)
+{
+    struct server *s = r->server;
+    struct api_answer answer = answer_of(r);
+    while (http_stream_writable(r->http)) {
+        text_clear(&s->scratch);
+        bool done = api_stream_write(&s->scratch, &answer, r->sent, PIECE_BYTES);
+        if (s->scratch.length) {
+            http_stream_write(r->http, s->scratch.at, s->scratch.length);
+            r->sent_us = now_us();
+        }
+        if (done) {
+            http_stream_end(r->http);
+            end_request(r, "done");
+            return;
+        }
+        if (s->scratch.length < PIECE_BYTES)
+            return; /* up to date; otherwise live_request_drained comes back */
+    }
+}
+
+static void send_whole(struct live_request *r)
+{
+    struct server *s = r->server;
+    struct api_answer answer = answer_of(r);
+    if (r->unfinished)
+        return;
+    text_clear(&s->scratch);
+    api_answer_write(&s->scratch, &answer);
+    reply_json(s, r->http, 200, &s->scratch, r->id);
+    end_request(r, "done");
+}
+
+static void send_news(struct live_request *r)
+{
+    if (r->failed)
+        send_failure(r);
+    else if (r->streaming)
+        send_stream(r);
+    else
+        send_whole(r);
+}
+
+void live_requests_flush(struct server *s)
+{
+    for (struct live_request *r; (r = s->dirty);) {
+        s->dirty = r->next_dirty;
+        r->dirty = false;
+        send_news(r);
+    }
+}
+
+void live_request_drained(struct server *s, struct http_request *http)
+{
+    struct live_request *r = http->user;
+    if (r && r->server == s)
+        mark_dirty(r);
+}
+
+void live_requests_ping(struct server *s, uint64_t now)
+{
+    static const char comment[] = ": still here\n\n";
+    for (struct live_request *r = s->requests; r; r = r->next)
+        if (r->streaming && r->http && now - r->sent_us > SILENCE_US && http_stream_writable(r->http)) {
+            http_stream_write(r->http, comment, sizeof comment - 1);
+            r->sent_us = now;
+        }
+}
+
+/* ---- the beginning ---- */
+
+static void run_parse(struct job *job)
+{
+    struct live_request *r = (struct live_request *)job;
+    r->parsed = api_request_parse(&r->server->inference.checkpoint.api, r->kind, r->body, r->body_bytes, &r->request, &r->error);
+}
+
+/* Answers with an error and forgets the request. */
+static void refuse(struct live_request *r, const struct api_error *e)
+{
+    reply_error(r->server, r->http, e, NULL);
+    unlink_request(r->server, r);
+    free_request(r);
+}
+
+/* All its sequences, or none. */
+static enum err submit(struct live_request *r, struct why *why)
+{
+    struct scheduler *scheduler = r->server->inference.scheduler;
+    enum err e = OK;
+    for (uint32_t i = 0; !e && i < r->count; i++) {
+        const struct api_prompt *prompt = api_request_prompt(r->request, i);
+        struct sequence_spec spec = {
+            .tokens = prompt->tokens,
+            .token_count = prompt->count,
+            .max_tokens = prompt->max_tokens,
+            .score_prompt = r->request->score_prompt,
+            .salt = r->salt ^ r->request->cache_salt,
+            .id = r->id,
+            .events = &events,
+            .owner = &r->live[i],
+        };
+        api_request_sampling(r->request, i, &spec.sampling);
+        e = scheduler_submit(scheduler, &spec, r->arrived_us, &r->live[i].sequence, why);
+    }
+    for (uint32_t i = 0; e && i < r->count; i++)
+        if (r->live[i].sequence) {
+            scheduler_cancel(scheduler, r->live[i].sequence);
+            r->live[i].sequence = NULL;
+        }
+    return e;
+}
+
+static void start(struct live_request *r)
+{
+    struct server *s = r->server;
+    struct api_error e;
+    struct why why;
+    if (!make_choices(r)) {
+        api_no_memory(&e);
+        refuse(r, &e);
+        return;
+    }
+    switch (submit(r, &why)) {
+    case OK: break;
+    case ERR_FULL:
+        s->metrics.requests_rejected++;
+        api_refuse(&e, 429, NULL, "%s", why.text);
+        refuse(r, &e);
+        return;
+    default:
+        api_refuse(&e, 400, NULL, "%s", why.text);
+        refuse(r, &e);
+        return;
+    }
+    r->unfinished = r->count;
+    for (uint32_t i = 0; i < r->request->prompt_count; i++)
+        metrics_observe(&s->metrics, request_prompt_tokens, (double)r->request->prompts[i].count);
+    if (r->request->stream) {
+        r->streaming = true;
+        reply_stream_begin(s, r->http, r->id);
+        mark_dirty(r); /* the first chunks carry no token */
+    }
+    inference_wake(&s->inference);
+}
+
+static void on_parsed(struct job *job)
+{
+    struct live_request *r = (struct live_request *)job;
+    struct server *s = r->server;
+    struct api_error e;
+    r->parsing = false;
+    free(r->body);
+    r->body = NULL;
+    if (!r->http) {
+        unlink_request(s, r);
+        free_request(r);
+    } else if (r->parsed) {
+        refuse(r, &r->error);
+    } else if (s->phase != SERVER_READY || !r->request) {
+        api_refuse(&e, 503, NULL, "the server is shutting down");
+        refuse(r, &e);
+    } else {
+        start(r);
+    }
+}
+
+void live_request_begin(struct server *s, struct http_request *http, enum api_kind kind, uint64_t salt)
+{
+    struct live_request *r = calloc(1, sizeof *r);
+    char *body = malloc(http->body_bytes + 1);
+    if (!r || !body) {
+        free(r);
+        free(body);
+        reply_refusal(s, http, 503, "no memory for another request; try again later");
+        return;
+    }
+    memcpy(body, http->body, http->body_bytes);
+    *r = (struct live_request){
+        .job = {.run = run_parse, .done = on_parsed},
+        .server = s,
+        .http = http,
+        .body = body,
+        .body_bytes = http->body_bytes,
+        .kind = kind,
+        .salt = salt,
+        .created = (int64_t)time(NULL),
+        .arrived_us = now_us(),
+        .parsing = true,
+    };
+    r->sent_us = r->arrived_us;
+    api_id_make(r->id, kind);
+    http->user = r;
+    link_request(s, r);
+    job_pool_submit(s->jobs, &r->job);
+}
+
+uint32_t live_requests_count(const struct server *s)
+{
+    uint32_t n = 0;
+    for (const struct live_request *r = s->requests; r; r = r->next)
+        n++;
+    return n;
+}
+
+void live_requests_close(struct server *s)
+{
+    for (struct live_request *r; (r = s->requests);) {
+        if (r->count)
+            end_request(r, "ended by the server's stop");
+        else {
+            unlink_request(s, r);
+            free_request(r);
+        }
+    }
+}

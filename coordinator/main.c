@@ -1,0 +1,75 @@
+/* quire: one program, its first word says what it does. */
+#include <stdio.h>
+#include <string.h>
+
+#include "coordinator/command.h"
+#include "coordinator/version.h"
+
+struct command {
+    const char *word;
+    int (*run)(int argc, char **argv);
+    const char *help;
+};
+
+static const struct command commands[] = {
+    {"serve", command_serve, "serves a model over HTTP"},
+    {"run", command_run, "answers one prompt, or chats when there is a terminal"},
+    {"bench", command_bench, "measures the engine without HTTP"},
+    {"inspect", command_inspect, "shows the shared memory of a live or dead server"},
+    {"clear", command_clear, "removes shared memory that no process holds"},
+    {"tokenize", command_tokenize, "reads texts, writes token ids"},
+    {"template", command_template, "reads a conversation, writes the prompt that the model sees"},
+};
+enum { COMMAND_COUNT = sizeof commands / sizeof *commands };
+
+static void print_commands(FILE *to)
+{
+    fprintf(to, "usage: quire COMMAND [options]\n\n");
+    for (size_t i = 0; i < COMMAND_COUNT; i++)
+        fprintf(to, "  %-10s %s\n", commands[i].word, commands[i].help);
+    fprintf(to, "  %-10s %s\n", "help", "says more of a COMMAND");
+}
+
+static const struct command *find(const char *word)
+{
+    for (size_t i = 0; i < COMMAND_COUNT; i++)
+        if (strcmp(commands[i].word, word) == 0)
+            return &commands[i];
+    return NULL;
+}
+
+static int help(int argc, char **argv)
+{
+    const struct command *command = argc > 1 ? find(argv[1]) : NULL;
+    if (argc > 1 && !command) {
+        fprintf(stderr, "quire: there is no command \"%.60s\"\n", argv[1]);
+        return 2;
+    }
+    if (!command) {
+        print_commands(stdout);
+        return 0;
+    }
+    char option[] = "--help";
+    char *words[] = {argv[1], option, NULL};
+    return command->run(2, words);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2) {
+        print_commands(stderr);
+        return 2;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        printf("quire %s\n", QUIRE_VERSION);
+        return 0;
+    }
+    if (strcmp(argv[1], "help") == 0 || strcmp(argv[1], "--help") == 0)
+        return help(argc - 1, argv + 1);
+    const struct command *command = find(argv[1]);
+    if (!command) {
+        fprintf(stderr, "quire: there is no command \"%.60s\"; quire help lists them\n", argv[1]);
+        return 2;
+    }
+    return command->run(argc - 1, argv + 1);
+}
