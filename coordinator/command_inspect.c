@@ -1,0 +1,143 @@
+#include <stdio.h>
+#include <string.h>
+
+#include "coordinator/command.h"
+#include "coordinator/options.h"
+#include "coordinator/text.h"
+#include "shm/inspect.h"
+
+static void print_help(void)
+{
+    puts("usage: quire inspect [--name N] [--shm-dir D] [--json]\n"
+         "Shows the shared memory of the server N (default: default), live or dead: workers, pages, sessions, versions.");
+}
+
+static void field(struct text *out, const char *name, uint64_t value)
+{
+    char last = out->at[out->length - 1];
+    text_add_string(out, last == '{' || last == '[' ? "" : ",");
+    text_json_string_z(out, name);
+    text_add_string(out, ":");
+    text_add_u64(out, value);
+}
+
+static void field_text(struct text *out, const char *name, const char *value)
+{
+    char last = out->at[out->length - 1];
+    text_add_string(out, last == '{' || last == '[' ? "" : ",");
+    text_json_string_z(out, name);
+    text_add_string(out, ":");
+    text_json_string_z(out, value);
+}
+
+static void add_pages(struct text *out, const struct inspection *found)
+{
+    text_add_string(out, ",\"pages\":{");
+    field(out, "total", found->page_count);
+    for (uint32_t i = 0; i < PAGE_STATES; i++)
+        field(out, page_state_name((enum page_state)i), found->pages_by_state[i]);
+    field(out, "shared", found->shared_pages);
+    field(out, "damaged", found->damaged_pages);
+    text_add_string(out, "}");
+}
+
+static void add_workers(struct text *out, const struct inspection *found)
+{
+    text_add_string(out, ",\"workers\":[");
+    for (uint32_t i = 0; i < found->worker_count; i++) {
+        const struct inspected_worker *w = &found->workers[i];
+        text_add_string(out, i ? ",{" : "{");
+        field(out, "slot", w->slot);
+        field(out, "generation", w->generation);
+        field(out, "pid", w->pid);
+        field(out, "alive", w->alive);
+        field_text(out, "state", worker_state_name(w->state));
+        field(out, "group", w->group);
+        field(out, "rank", w->rank);
+        field(out, "epoch", w->epoch);
+        field(out, "step_done", w->step_done);
+        field(out, "steps", w->steps);
+        field(out, "tokens", w->tokens);
+        field(out, "busy_us", w->busy_us);
+        field(out, "wait_us", w->wait_us);
+        field(out, "aborts", w->aborts);
+        text_add_string(out, "}");
+    }
+    text_add_string(out, "]");
+}
+
+static void add_sessions(struct text *out, const struct inspection *found)
+{
+    text_add_string(out, ",\"sessions\":[");
+    for (uint32_t i = 0; i < found->session_count; i++) {
+        const struct inspected_session *s = &found->sessions[i];
+        text_add_string(out, i ? ",{" : "{");
+        field(out, "slot", s->slot);
+        field_text(out, "id", s->id);
+        field_text(out, "state", session_state_name(s->state));
+        field(out, "tokens", s->tokens);
+        field(out, "kv", s->kv);
+        field(out, "prompt_tokens", s->prompt_tokens);
+        field(out, "pages", s->pages);
+        text_add_string(out, "}");
+    }
+    text_add_string(out, "]");
+}
+
+static void print_json(const struct inspection *found)
+{
+    struct text out = {0};
+    text_add_string(&out, "{");
+    field_text(&out, "name", found->name);
+    field(&out, "running", found->server_runs);
+    field(&out, "holder_pid", found->holder_pid);
+    field(&out, "header_version", found->header_version);
+    field(&out, "layout_version", found->layout_version);
+    field_text(&out, "state", arena_state_name(found->state));
+    field(&out, "model_hash", found->model_hash);
+    field(&out, "total_bytes", found->total_bytes);
+    add_pages(&out, found);
+    add_workers(&out, found);
+    add_sessions(&out, found);
+    text_add_string(&out, "}\n");
+    if (!out.failed)
+        fwrite(out.at, 1, out.length, stdout);
+    text_fini(&out);
+}
+
+int command_inspect(int argc, char **argv)
+{
+    struct serve_options options;
+    const char *rest;
+    uint32_t rest_count;
+    struct why why;
+    bool json = false;
+    int kept = 1;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--help") == 0) {
+            print_help();
+            return 0;
+        }
+        if (strcmp(argv[i], "--json") == 0)
+            json = true;
+        else
+            argv[kept++] = argv[i];
+    }
+    serve_options_init(&options);
+    if (serve_options_parse(&options, kept, argv, &rest, 0, &rest_count, &why)) {
+        fprintf(stderr, "quire inspect: %s\n", why.text);
+        return 2;
+    }
+    struct segment_home home;
+    struct inspection found;
+    if (segment_home_init(&home, options.name, options.shm_dir, &why) || inspection_read(&found, &home, &why)) {
+        fprintf(stderr, "quire inspect: %s\n", why.text);
+        return 1;
+    }
+    if (json)
+        print_json(&found);
+    else
+        inspection_print(&found, stdout);
+    inspection_fini(&found);
+    return 0;
+}
