@@ -267,6 +267,7 @@ static void begin_build(struct supervisor *s, struct group_state *g)
     uint32_t n = members(s, g, who);
     for (uint32_t i = 0; i < n; i++) {
         s->command.kind = COMMAND_BUILD;
+        s->command.build.group = (uint32_t)(g - s->groups);
         s->command.build.rank = i;
         s->command.build.ranks = n;
         snprintf(s->command.build.model_path, sizeof s->command.build.model_path, "%s", s->config.model_path);
@@ -292,7 +293,7 @@ static void begin_join(struct supervisor *s, struct group_state *g)
         s->command.assign.slots[i] = who[i]->slot;
     for (uint32_t i = 0; i < n; i++) {
         s->command.assign.rank = i;
-        worker_slot_at(s->config.arena, who[i]->slot)->cpu = s->config.pin ? s->ranks[who[i]->rank].cpu : UINT32_MAX;
+        s->command.assign.cpu = s->config.pin ? s->ranks[who[i]->rank].cpu : UINT32_MAX;
         who[i]->assigned = false;
         send_command(s, who[i]);
     }

@@ -58,6 +58,7 @@ static enum err assign_pack(const struct command *command, uint8_t *out, size_t 
     assign.epoch = command->assign.epoch;
     assign.group = command->assign.group;
     assign.rank = command->assign.rank;
+    assign.cpu = command->assign.cpu;
     assign.n_slots = command->assign.ranks;
     assign.slots = slots;
     Quire__Command message = QUIRE__COMMAND__INIT;
@@ -74,6 +75,7 @@ static enum err build_pack(const struct command *command, uint8_t *out, size_t r
     memcpy(path, command->build.model_path, sizeof path);
     must(memchr(path, '\0', sizeof path));
     Quire__Build build = QUIRE__BUILD__INIT;
+    build.group = command->build.group;
     build.rank = command->build.rank;
     build.ranks = command->build.ranks;
     build.model_path = path;
@@ -224,6 +226,7 @@ static enum err take_assign(struct command *command, const Quire__Assign *assign
     command->assign.epoch = assign->epoch;
     command->assign.group = assign->group;
     command->assign.rank = assign->rank;
+    command->assign.cpu = assign->cpu;
     command->assign.ranks = (uint32_t)assign->n_slots;
     memcpy(command->assign.slots, assign->slots, assign->n_slots * sizeof assign->slots[0]);
     return OK;
@@ -236,6 +239,7 @@ static enum err take_build(struct command *command, const Quire__Build *build, s
         path_length > MODEL_PATH_MAX)
         return refuse(why, "an order to build names no share or no model file");
     command->kind = COMMAND_BUILD;
+    command->build.group = build->group;
     command->build.rank = build->rank;
     command->build.ranks = build->ranks;
     memcpy(command->build.model_path, build->model_path, path_length + 1);

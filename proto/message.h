@@ -70,9 +70,10 @@ struct command {
         struct {
             uint32_t epoch, group, rank, ranks;
             uint32_t slots[GROUP_RANKS_MAX]; /* by rank */
+            uint32_t cpu; /* of the receiver's computing thread; UINT32_MAX: any */
         } assign;
         struct {
-            uint32_t rank, ranks;
+            uint32_t group, rank, ranks;
             char model_path[MODEL_PATH_MAX + 1];
         } build;
         struct step_plan plan;
