@@ -45,11 +45,12 @@ void api_logprobs_write_chat(struct text *out, const struct tokenizer *tokenizer
     text_add_string(out, "]}");
 }
 
-static bool is_utf8(const char *bytes, size_t length)
+/* Fit to be the name of a member: whole characters, and not U+0000, which many a parser refuses there. */
+static bool is_name(const char *bytes, size_t length)
 {
     for (size_t at = 0; at < length;) {
         struct utf8_step step = utf8_step(bytes + at, length - at);
-        if (step.kind != UTF8_GOOD)
+        if (step.kind != UTF8_GOOD || step.code == 0)
             return false;
         at += step.bytes;
     }
@@ -62,7 +63,7 @@ static void add_token_name(struct text *out, const struct tokenizer *tokenizer, 
     static const char hex[] = "0123456789abcdef";
     size_t length;
     const char *piece = tokenizer_piece(tokenizer, token, true, &length);
-    if (is_utf8(piece, length)) {
+    if (is_name(piece, length)) {
         text_json_string(out, piece, length);
         return;
     }
