@@ -240,6 +240,7 @@ static enum err start_workers(struct inference *f, struct event_base *loop, cons
         .worker_path = f->worker_path,
         .model_path = o->model,
         .kernels = o->kernels,
+        .log_level = o->log_level,
         .pin = !o->no_pin,
         .workers = f->workers,
         .groups = f->groups,

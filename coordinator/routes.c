@@ -221,8 +221,9 @@ static void post_limits(struct server *s, struct http_request *http, uint64_t sa
 static void get_page(struct server *s, struct http_request *http, uint64_t salt)
 {
     (void)salt;
-    const struct web_file *file = web_file_find(http->path);
-    reply_bytes(s, http, 200, file->type, file->bytes, file->length);
+    struct web_file file;
+    if (web_file_find(http->path, &file)) /* find_route has seen that it is there */
+        reply_bytes(s, http, 200, file.type, file.bytes, file.length);
 }
 
 /* ---- the table ---- */
@@ -243,10 +244,8 @@ static const struct route routes[] = {
     {HTTP_GET, "/metrics", false, METRIC_ROUTE_METRICS, get_metrics},
     {HTTP_GET, "/quire/state", false, METRIC_ROUTE_STATE, get_state},
     {HTTP_POST, "/quire/limits", false, METRIC_ROUTE_STATE, post_limits},
-    {HTTP_GET, "/", true, METRIC_ROUTE_PAGE, get_page},
-    {HTTP_GET, "/app.js", true, METRIC_ROUTE_PAGE, get_page},
-    {HTTP_GET, "/style.css", true, METRIC_ROUTE_PAGE, get_page},
 };
+static const struct route page_route = {HTTP_GET, "/", true, METRIC_ROUTE_PAGE, get_page};
 enum { ROUTE_COUNT = sizeof routes / sizeof *routes };
 
 static bool path_fits(const struct route *route, const char *path)
@@ -272,6 +271,12 @@ static const struct route *find_route(const struct http_request *http, const str
         if (method_fits(&routes[i], http->method))
             return &routes[i];
         *other = &routes[i];
+    }
+    struct web_file file;
+    if (!*other && web_file_find(http->path, &file)) {
+        if (method_fits(&page_route, http->method))
+            return &page_route;
+        *other = &page_route;
     }
     return NULL;
 }

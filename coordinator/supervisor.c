@@ -144,9 +144,9 @@ static enum err start_process(struct supervisor *s, struct process *p, struct wh
     snprintf(generation, sizeof generation, "%u", p->generation);
     snprintf(parent, sizeof parent, "%d", (int)getpid());
     const struct segment_home *home = &s->config.arena->home;
-    const char *argv[20] = {s->config.worker_path, "--name", home->name, "--channel-dir", s->channel_directory, "--slot", slot,
-                            "--generation", generation, "--parent", parent};
-    size_t n = 11;
+    const char *argv[24] = {s->config.worker_path, "--name", home->name, "--channel", s->channel_directory, "--slot", slot,
+                            "--generation", generation, "--parent", parent, "--log-level", s->config.log_level};
+    size_t n = 13;
     if (*home->directory) {
         argv[n++] = "--shm-dir";
         argv[n++] = home->directory;
@@ -155,10 +155,8 @@ static enum err start_process(struct supervisor *s, struct process *p, struct wh
         argv[n++] = "--kernels";
         argv[n++] = s->config.kernels;
     }
-    if (s->group_count == 1) { /* a spare knows whose memory it will need */
-        argv[n++] = "--group";
-        argv[n++] = "0";
-    }
+    if (!s->config.pin)
+        argv[n++] = "--no-pin";
     enum err e = worker_process_spawn(&p->child, (char *const *)argv, why);
     if (e)
         return e;

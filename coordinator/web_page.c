@@ -4,18 +4,28 @@
 
 #include "web_assets.h"
 
-const struct web_file *web_file_find(const char *path)
+#define SCRIPT "text/javascript; charset=utf-8"
+
+/* X(path, symbol of the build, type) */
+#define WEB_FILES(X)                                    \
+    X("/", web_index_html, "text/html; charset=utf-8")  \
+    X("/style.css", web_style_css, "text/css; charset=utf-8") \
+    X("/api.js", web_api_js, SCRIPT)                    \
+    X("/app.js", web_app_js, SCRIPT)                    \
+    X("/chat.js", web_chat_js, SCRIPT)                  \
+    X("/live.js", web_live_js, SCRIPT)                  \
+    X("/markdown.js", web_markdown_js, SCRIPT)          \
+    X("/page_map.js", web_page_map_js, SCRIPT)          \
+    X("/settings.js", web_settings_js, SCRIPT)
+
+bool web_file_find(const char *path, struct web_file *file)
 {
-    static struct web_file files[] = {
-        {"/", "text/html; charset=utf-8", web_index_html, 0},
-        {"/app.js", "text/javascript; charset=utf-8", web_app_js, 0},
-        {"/style.css", "text/css; charset=utf-8", web_style_css, 0},
-    };
-    files[0].length = web_index_html_len; /* no constant expressions: they are other objects' values */
-    files[1].length = web_app_js_len;
-    files[2].length = web_style_css_len;
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
-        if (strcmp(files[i].path, path) == 0)
-            return &files[i];
-    return NULL;
+#define X(name, symbol, mime)                                            \
+    if (strcmp(path, name) == 0) {                                       \
+        *file = (struct web_file){mime, symbol, symbol##_len};           \
+        return true;                                                     \
+    }
+    WEB_FILES(X)
+#undef X
+    return false;
 }

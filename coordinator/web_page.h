@@ -2,16 +2,16 @@
 #ifndef QUIRE_COORDINATOR_WEB_PAGE_H
 #define QUIRE_COORDINATOR_WEB_PAGE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct web_file {
-    const char *path; /* as a browser asks for it */
     const char *type;
     const unsigned char *bytes;
     size_t length;
 };
 
-/* NULL: there is none at that path. */
-const struct web_file *web_file_find(const char *path);
+/* The file that a browser asks for by this path; false: there is none. */
+bool web_file_find(const char *path, struct web_file *file);
 
 #endif
