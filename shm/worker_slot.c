@@ -23,7 +23,7 @@ struct worker_slot *worker_slot_at(const struct arena *a, uint32_t slot)
 static const uint8_t may_follow[WORKER_STATES] = {
     [WORKER_ABSENT] = BIT(WORKER_STARTING),
     [WORKER_STARTING] = BIT(WORKER_READY) | BIT(WORKER_LEFT),
-    [WORKER_READY] = BIT(WORKER_COMPUTING) | BIT(WORKER_STARTING) | BIT(WORKER_LEFT),
+    [WORKER_READY] = BIT(WORKER_READY) | BIT(WORKER_COMPUTING) | BIT(WORKER_STARTING) | BIT(WORKER_LEFT),
     [WORKER_COMPUTING] = BIT(WORKER_READY) | BIT(WORKER_LEFT),
     [WORKER_LEFT] = 0, /* worker_slot_prepare makes it ABSENT, for another process */
 };

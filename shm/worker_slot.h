@@ -18,7 +18,7 @@
 #include "shm/layout.h"
 
 /*
- * ABSENT -> STARTING -> READY <-> COMPUTING; any -> LEFT. A dead worker's state stays what it was: ask
+ * ABSENT -> STARTING -> READY <-> COMPUTING; READY -> READY with each new place; any -> LEFT. A dead worker's state stays what it was: ask
  * worker_slot_life().
  */
 enum worker_state { WORKER_ABSENT, WORKER_STARTING, WORKER_READY, WORKER_COMPUTING, WORKER_LEFT, WORKER_STATES };
