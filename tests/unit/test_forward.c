@@ -248,6 +248,73 @@ static void only_the_rounding_of_k_and_v_parts_us_from_the_golden(void **state)
     rig_close(&rig);
 }
 
+/* ---- what a step may not do ---- */
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__GLIBC__)
+enum { ALLOCATIONS_ARE_COUNTED = 0 }; /* the sanitizers' own allocators stand there already */
+static uint32_t allocations;
+#else
+enum { ALLOCATIONS_ARE_COUNTED = 1 };
+static uint32_t allocations;
+void *__libc_malloc(size_t bytes);
+void *__libc_calloc(size_t count, size_t bytes);
+void *__libc_realloc(void *memory, size_t bytes);
+void *__libc_memalign(size_t alignment, size_t bytes);
+
+/* In front of glibc's own, for this program only. */
+void *malloc(size_t bytes)
+{
+    allocations++;
+    return __libc_malloc(bytes);
+}
+
+void *calloc(size_t count, size_t bytes)
+{
+    allocations++;
+    return __libc_calloc(count, bytes);
+}
+
+void *realloc(void *memory, size_t bytes)
+{
+    allocations++;
+    return __libc_realloc(memory, bytes);
+}
+
+void *aligned_alloc(size_t alignment, size_t bytes)
+{
+    allocations++;
+    return __libc_memalign(alignment, bytes);
+}
+#endif
+
+static void step_allocates_nothing(void **state)
+{
+    (void)state;
+    static struct rig rig;
+    if (!ALLOCATIONS_ARE_COUNTED || !rig_open(&rig, "tiny/llama-k/model-q4_1.gguf", 0))
+        skip();
+    uint32_t count;
+    const struct kernels *const *sets = kernels_runnable(&count);
+    for (uint32_t i = 0; i < count; i++) {
+        struct engine e = engine_open(&rig, sets[i], 1);
+        const uint32_t ids[40] = {1, 2, 3};
+        struct sequence s = sequence_make(&rig, ids, 40);
+        struct batch_run run = {.count = 40, .pages = s.pages};
+        struct batch b = {.tokens = 40, .run_count = 1, .runs = &run, .token_ids = ids};
+        const uint32_t rows[] = {0, 39};
+        uint32_t first, last;
+        forward_join(e.f[0], 0, 1, &e.shared, NULL, NULL);
+        uint32_t before = allocations;
+        assert_true(before > 0);
+        assert_int_equal(forward_run(e.f[0], &b), OK);
+        forward_logits(e.f[0], rows, 2, &first, &last);
+        assert_int_equal(allocations, before);
+        sequence_free(&s);
+        engine_close(&e);
+    }
+    rig_close(&rig);
+}
+
 /* ---- the same bits whatever the company ---- */
 
 /* Four sequences of different lengths, with the logits of each alone: reference kernels, one rank, one step. */
@@ -582,6 +649,7 @@ int main(void)
         cmocka_unit_test(batch_with_a_hole_an_overlap_or_a_token_too_large_is_refused),
         cmocka_unit_test(capacity_of_nothing_or_too_much_is_refused),
         cmocka_unit_test(step_ends_at_the_first_meeting_that_is_aborted),
+        cmocka_unit_test(step_allocates_nothing),
         cmocka_unit_test(batch_forward_of_different_lengths_equals_one_by_one),
         cmocka_unit_test(batch_forward_in_chunks_equals_whole_prompts),
         cmocka_unit_test(batch_forward_by_several_ranks_equals_one_rank),
