@@ -114,7 +114,8 @@ bool answer_text_push(struct answer_text *a, uint32_t token)
     }
     size_t length, from = a->text.length, cut;
     const char *piece = tokenizer_piece(a->tokenizer, token, false, &length);
-    if (!text_reserve(&a->text, detokenizer_room(length)) || a->text.length + detokenizer_room(length) >= CHARACTER_OPEN)
+    if (!text_reserve(&a->text, detokenizer_room(length)) ||
+        a->text.length + detokenizer_room(length) >= CHARACTER_OPEN)
         return fail(a);
     a->text.length += detokenizer_push(&a->detokenizer, piece, length, a->text.at + from);
     a->ends[a->tokens++] = (uint32_t)a->text.length | (a->detokenizer.held_bytes > 0 ? CHARACTER_OPEN : 0);

@@ -1,12 +1,12 @@
 /*
- * answer_text: tokens of one choice in, text out. Detokenizes, looks for stop strings, and knows after which token how
- * much text is good.
+ * answer_text: tokens of one choice in, text out. Detokenizes, looks for stop strings, and knows after which token
+ * how much text is good.
  *
- * What stays true: the text is a function of the tokens, not of when they came, so that a streamed answer, a whole one and
- * one that is picked up again are the same bytes. Text is shown by whole tokens only: tokens [0, shown) have all their text
- * out, as whole characters, and no beginning of a stop string lies in it. A stop string is cut off, with what follows it in its
- * token. The text of an end token and of control tokens is not part of it. Stop strings are looked for behind the first
- * min_tokens tokens only.
+ * What stays true: the text is a function of the tokens, not of when they came, so that a streamed answer, a whole
+ * one and one that is picked up again are the same bytes. Text is shown by whole tokens only: tokens [0, shown) have
+ * all their text out, as whole characters, and no beginning of a stop string lies in it. A stop string is cut off,
+ * with what follows it in its token. The text of an end token and of control tokens is not part of it. Stop strings
+ * are looked for behind the first min_tokens tokens only.
  */
 #ifndef QUIRE_COORDINATOR_ANSWER_TEXT_H
 #define QUIRE_COORDINATOR_ANSWER_TEXT_H
@@ -24,11 +24,11 @@ struct answer_text {
     const struct api_request *request; /* stop strings, end tokens, min_tokens */
     struct detokenizer detokenizer;
     struct stop_state stop_state;
-    struct text text;   /* all of it, the held part too; failed: there was no memory, and the choice cannot be answered */
-    uint32_t *ends;     /* of token i: bytes of text behind it, and a flag bit; see answer_text_end */
-    uint32_t room;      /* entries of ends */
-    uint32_t tokens;    /* taken so far */
-    uint32_t shown;     /* see above; once finished: tokens that the text consists of, without the end token and without
+    struct text text; /* all of it, the held part too; failed: there was no memory, and the choice cannot be answered */
+    uint32_t *ends;   /* of token i: bytes of text behind it, and a flag bit; see answer_text_end */
+    uint32_t room;    /* entries of ends */
+    uint32_t tokens;  /* taken so far */
+    uint32_t shown;   /* see above; once finished: tokens that the text consists of, without the end token and without
                            those that lie wholly in or behind a stop string */
     bool finished;
 };

@@ -26,13 +26,15 @@ static enum err join_parts(const struct api_fields *f, const json_t *parts, json
     struct text joined = {0};
     size_t i;
     json_t *part;
-    json_array_foreach((json_t *)parts, i, part) {
+    json_array_foreach ((json_t *)parts, i, part) {
         const char *type = json_string_value(json_object_get(part, "type"));
         const json_t *words = json_object_get(part, "text");
         if (!type || strcmp(type, "text") != 0 || !json_is_string(words)) {
             text_fini(&joined);
-            return api_field_refuse(f, "messages", "a part of a message's content must be {\"type\": \"text\", \"text\": \"…\"}; %s is not built",
-                                    type ? type : "anything else");
+            return api_field_refuse(
+                f, "messages",
+                "a part of a message's content must be {\"type\": \"text\", \"text\": \"…\"}; %s is not built",
+                type ? type : "anything else");
         }
         if (i > 0)
             text_add(&joined, "\n", 1);
@@ -56,13 +58,15 @@ static enum err read_content(const struct api_fields *f, size_t index, const jso
         *out = json_null();
         return OK;
     }
-    return api_field_refuse(f, "messages", "the content of message %zu must be a string or an array of text parts, not %s", index,
+    return api_field_refuse(f, "messages",
+                            "the content of message %zu must be a string or an array of text parts, not %s", index,
                             content ? json_kind(content) : "left out");
 }
 
 /*
  * Clients send a call's arguments as a JSON text; templates print an object in the model's own way. What is no object
- * stays a text. *values_left is what all of them together may still hold: JSON within JSON was not counted with the body.
+ * stays a text. *values_left is what all of them together may still hold: JSON within JSON was not counted with the
+ * body.
  */
 static enum err open_arguments(const struct api_fields *f, size_t index, json_t *function, uint32_t *values_left)
 {
@@ -74,7 +78,8 @@ static enum err open_arguments(const struct api_fields *f, size_t index, json_t 
     const char *text = json_string_value(arguments);
     size_t length = json_string_length(arguments);
     if (json_scan(text, length, &values, &fault) != OK || values > *values_left)
-        return api_field_refuse(f, "messages", "the arguments of the tool calls up to message %zu have too many values", index);
+        return api_field_refuse(f, "messages", "the arguments of the tool calls up to message %zu have too many values",
+                                index);
     *values_left -= values;
     json_t *object;
     enum err err = json_body_parse(text, length, &object, &fault);
@@ -83,21 +88,24 @@ static enum err open_arguments(const struct api_fields *f, size_t index, json_t 
     return OK;
 }
 
-static enum err read_calls(const struct api_fields *f, size_t index, const json_t *message, uint32_t *values_left, json_t *out)
+static enum err read_calls(const struct api_fields *f, size_t index, const json_t *message, uint32_t *values_left,
+                           json_t *out)
 {
     const json_t *calls = json_object_get(message, "tool_calls");
     if (!calls || json_is_null(calls))
         return OK;
     if (!json_is_array(calls))
-        return api_field_refuse(f, "messages", "tool_calls of message %zu must be an array, not %s", index, json_kind(calls));
+        return api_field_refuse(f, "messages", "tool_calls of message %zu must be an array, not %s", index,
+                                json_kind(calls));
     json_t *copy = json_deep_copy(calls), *call;
     if (!copy || json_object_set_new(out, "tool_calls", copy) != 0)
         return api_no_memory(f->error);
     size_t i;
-    json_array_foreach(copy, i, call) {
+    json_array_foreach (copy, i, call) {
         json_t *function = json_object_get(call, "function");
         if (!json_is_string(json_object_get(function, "name")))
-            return api_field_refuse(f, "messages", "tool call %zu of message %zu has no function with a name", i, index);
+            return api_field_refuse(f, "messages", "tool call %zu of message %zu has no function with a name", i,
+                                    index);
         enum err err = open_arguments(f, index, function, values_left);
         if (err != OK)
             return err;
@@ -110,26 +118,32 @@ static enum err read_names(const struct api_fields *f, size_t index, const json_
 {
     static const struct {
         const char *from, *to;
-    } names[] = {{"name", "name"}, {"tool_call_id", "tool_call_id"}, {"reasoning", "reasoning_content"}, {"reasoning_content", "reasoning_content"}};
+    } names[] = {{"name", "name"},
+                 {"tool_call_id", "tool_call_id"},
+                 {"reasoning", "reasoning_content"},
+                 {"reasoning_content", "reasoning_content"}};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         json_t *value = json_object_get(message, names[i].from);
         if (!value || json_is_null(value))
             continue;
         if (!json_is_string(value))
-            return api_field_refuse(f, "messages", "%s of message %zu must be a string, not %s", names[i].from, index, json_kind(value));
+            return api_field_refuse(f, "messages", "%s of message %zu must be a string, not %s", names[i].from, index,
+                                    json_kind(value));
         if (json_object_set(out, names[i].to, value) != 0)
             return api_no_memory(f->error);
     }
     return OK;
 }
 
-static enum err read_message(const struct api_fields *f, size_t index, const json_t *message, uint32_t *values_left, json_t *out)
+static enum err read_message(const struct api_fields *f, size_t index, const json_t *message, uint32_t *values_left,
+                             json_t *out)
 {
     if (!json_is_object(message))
         return api_field_refuse(f, "messages", "message %zu must be an object, not %s", index, json_kind(message));
     enum role role = role_of(message);
     if (role == ROLE_COUNT)
-        return api_field_refuse(f, "messages", "the role of message %zu must be system, developer, user, assistant or tool", index);
+        return api_field_refuse(f, "messages",
+                                "the role of message %zu must be system, developer, user, assistant or tool", index);
     json_t *content = NULL;
     enum err err = read_content(f, index, message, &content);
     if (err != OK)
@@ -157,7 +171,7 @@ static enum err read_messages(const struct api_fields *f, json_t **out)
     uint32_t values_left = JSON_MOST_VALUES;
     size_t i;
     json_t *message;
-    json_array_foreach((json_t *)messages, i, message) {
+    json_array_foreach ((json_t *)messages, i, message) {
         json_t *copy = json_object();
         if (!copy || json_array_append_new(*out, copy) != 0)
             return api_no_memory(f->error);
@@ -183,7 +197,8 @@ static enum err read_end(const struct api_fields *f, struct prompt_end *end)
     if ((err = api_field_bool(f, "add_generation_prompt", &end->add_generation_prompt)) != OK)
         return err;
     if (end->add_generation_prompt && end->continue_final_message)
-        return api_field_refuse(f, "continue_final_message", "add_generation_prompt and continue_final_message cannot both be true");
+        return api_field_refuse(f, "continue_final_message",
+                                "add_generation_prompt and continue_final_message cannot both be true");
     return OK;
 }
 
@@ -197,8 +212,8 @@ static bool set_token(json_t *variables, const char *name, const struct tokenize
 }
 
 /* What the template sees. chat_template_kwargs come first, so that they cannot stand in for what we say. */
-static enum err make_variables(const struct api_fields *f, const struct api_context *context, const struct prompt_end *end,
-                               struct guard_mark *mark, json_t **out)
+static enum err make_variables(const struct api_fields *f, const struct api_context *context,
+                               const struct prompt_end *end, struct guard_mark *mark, json_t **out)
 {
     struct api_fields kwargs;
     const char *effort = NULL;
@@ -222,7 +237,8 @@ static enum err make_variables(const struct api_fields *f, const struct api_cont
         goto done;
 
     if (control_guard_choose(variables, mark) != OK) {
-        err = api_field_refuse(f, "messages", "the messages hold all of U+FDD0 to U+FDEF, which no text may carry; leave one out");
+        err = api_field_refuse(f, "messages",
+                               "the messages hold all of U+FDD0 to U+FDEF, which no text may carry; leave one out");
         goto done;
     }
     *out = control_guard_copy(context->guard, *mark, variables);
@@ -237,13 +253,15 @@ done:
 }
 
 /* Cuts the text behind the last message's content, as transformers does, so that the answer goes on within it. */
-static enum err cut_behind_final_message(const struct api_fields *f, const json_t *variables, const char *text, size_t *length)
+static enum err cut_behind_final_message(const struct api_fields *f, const json_t *variables, const char *text,
+                                         size_t *length)
 {
     const json_t *messages = json_object_get(variables, "messages");
     const json_t *last = json_array_get(messages, json_array_size(messages) - 1);
     const json_t *content = json_object_get(last, "content");
     if (role_of(last) != ROLE_ASSISTANT || !json_is_string(content))
-        return api_field_refuse(f, "continue_final_message", "continue_final_message wants a last message of the assistant, with content");
+        return api_field_refuse(f, "continue_final_message",
+                                "continue_final_message wants a last message of the assistant, with content");
     const char *words = json_string_value(content), *end = words + json_string_length(content);
     while (words < end && strchr(" \t\r\n", *words) && *words)
         words++;
@@ -258,11 +276,12 @@ static enum err cut_behind_final_message(const struct api_fields *f, const json_
         *length = at + (spaces_too ? whole : trimmed);
         return OK;
     }
-    return api_field_refuse(f, "continue_final_message", "the chat template does not show the last message's content as it is");
+    return api_field_refuse(f, "continue_final_message",
+                            "the chat template does not show the last message's content as it is");
 }
 
-static enum err encode_rendered(const struct api_fields *f, const struct api_context *context, struct guard_mark mark, const char *text,
-                                size_t length, struct token_list *out)
+static enum err encode_rendered(const struct api_fields *f, const struct api_context *context, struct guard_mark mark,
+                                const char *text, size_t length, struct token_list *out)
 {
     if (!memmem(text, length, mark.bytes, sizeof mark.bytes))
         return api_encode(f, context, "messages", text, length, true, out);
@@ -274,7 +293,8 @@ static enum err encode_rendered(const struct api_fields *f, const struct api_con
 }
 
 /* Some templates write the begin token, some leave it to the tokenizer: exactly one stands there. */
-static enum err add_missing_bos(const struct api_fields *f, const struct tokenizer *tokenizer, size_t first, struct token_list *ids)
+static enum err add_missing_bos(const struct api_fields *f, const struct tokenizer *tokenizer, size_t first,
+                                struct token_list *ids)
 {
     uint32_t bos = tokenizer_bos(tokenizer);
     if (!tokenizer_adds_bos(tokenizer) || bos == TOKEN_NONE || (ids->count > first && ids->ids[first] == bos))
@@ -317,7 +337,8 @@ enum err api_chat_tokens(const struct api_fields *f, const struct api_context *c
     return err;
 }
 
-enum err api_chat_prompt(const struct api_fields *f, const struct api_context *context, int64_t max_tokens, struct api_request *r)
+enum err api_chat_prompt(const struct api_fields *f, const struct api_context *context, int64_t max_tokens,
+                         struct api_request *r)
 {
     r->prompts = calloc(1, sizeof *r->prompts);
     if (!r->prompts)

@@ -7,16 +7,26 @@
 /* What clients turn into their exception classes. */
 static const char *type_of(int status)
 {
+    /* clang-format off: a table */
     switch (status) {
-    case 401: return "authentication_error";
-    case 403: return "permission_error";
-    case 404: return "not_found_error";
-    case 429: return "rate_limit_error";
-    case 500: return "server_error";
-    case 501: return "not_supported_error";
-    case 503: return "unavailable_error";
-    default: return "invalid_request_error";
+    case 401:
+        return "authentication_error";
+    case 403:
+        return "permission_error";
+    case 404:
+        return "not_found_error";
+    case 429:
+        return "rate_limit_error";
+    case 500:
+        return "server_error";
+    case 501:
+        return "not_supported_error";
+    case 503:
+        return "unavailable_error";
+    default:
+        return "invalid_request_error";
     }
+    /* clang-format on */
 }
 
 enum err api_refuse(struct api_error *e, int status, const char *param, const char *format, ...)

@@ -9,16 +9,26 @@
 
 const char *json_kind(const json_t *value)
 {
+    /* clang-format off: a table */
     switch (json_typeof(value)) {
-    case JSON_OBJECT: return "an object";
-    case JSON_ARRAY: return "an array";
-    case JSON_STRING: return "a string";
-    case JSON_INTEGER: return "an integer";
-    case JSON_REAL: return "a number with a fraction";
-    case JSON_TRUE: return "true";
-    case JSON_FALSE: return "false";
-    default: return "null";
+    case JSON_OBJECT:
+        return "an object";
+    case JSON_ARRAY:
+        return "an array";
+    case JSON_STRING:
+        return "a string";
+    case JSON_INTEGER:
+        return "an integer";
+    case JSON_REAL:
+        return "a number with a fraction";
+    case JSON_TRUE:
+        return "true";
+    case JSON_FALSE:
+        return "false";
+    default:
+        return "null";
     }
+    /* clang-format on */
 }
 
 enum err api_fields_open(struct api_fields *f, const char *body, size_t length, json_t **root, struct api_error *e)
@@ -75,8 +85,8 @@ enum err api_field_int(const struct api_fields *f, const char *name, int64_t lea
         return wrong_kind(f, name, "an integer", value);
     int64_t number = json_integer_value(value);
     if (number < least || number > most)
-        return api_field_refuse(f, name, "%s must be from %lld to %lld, not %lld", name, (long long)least, (long long)most,
-                                (long long)number);
+        return api_field_refuse(f, name, "%s must be from %lld to %lld, not %lld", name, (long long)least,
+                                (long long)most, (long long)number);
     *out = number;
     return OK;
 }
@@ -110,8 +120,8 @@ enum err api_field_float(const struct api_fields *f, const char *name, double le
     double number = json_number_value(value);
     char low[32], high[32], got[32];
     if (!(number >= least && number <= most))
-        return api_field_refuse(f, name, "%s must be from %s to %s, not %s", name, number_text(least, low), number_text(most, high),
-                                number_text(number, got));
+        return api_field_refuse(f, name, "%s must be from %s to %s, not %s", name, number_text(least, low),
+                                number_text(most, high), number_text(number, got));
     *out = (float)number;
     return OK;
 }

@@ -1,6 +1,6 @@
 /*
- * api_fields: members of a JSON object, read one by one into C values. A member that is absent or null leaves *out as it was;
- * one of the wrong type or out of its bounds makes the error of the answer, with its name as param.
+ * api_fields: members of a JSON object, read one by one into C values. A member that is absent or null leaves *out as
+ * it was; one of the wrong type or out of its bounds makes the error of the answer, with its name as param.
  */
 #ifndef QUIRE_COORDINATOR_API_FIELDS_H
 #define QUIRE_COORDINATOR_API_FIELDS_H
@@ -14,7 +14,7 @@
 
 struct api_fields {
     const json_t *object;
-    const char *within;  /* name of the member that holds it, for messages; NULL: the body itself */
+    const char *within; /* name of the member that holds it, for messages; NULL: the body itself */
     struct api_error *error;
 };
 
@@ -36,7 +36,8 @@ enum err api_field_string(const struct api_fields *f, const char *name, const ch
 enum err api_field_object(const struct api_fields *f, const char *name, struct api_fields *inner);
 
 /* 400 with this member as param. `name` may be NULL: the object itself. */
-enum err api_field_refuse(const struct api_fields *f, const char *name, const char *format, ...) __attribute__((format(printf, 3, 4)));
+enum err api_field_refuse(const struct api_fields *f, const char *name, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* "a string", "an array": how a message names what came. */
 const char *json_kind(const json_t *value);

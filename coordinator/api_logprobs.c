@@ -57,7 +57,9 @@ static bool is_name(const char *bytes, size_t length)
     return true;
 }
 
-/* Part of a character is "bytes:\xe4\xbd", as OpenAI spells it: U+FFFD for each would make different tokens one name. */
+/*
+ * Part of a character is "bytes:\xe4\xbd", as OpenAI spells it: U+FFFD for each would make different tokens one name.
+ */
 static void add_token_name(struct text *out, const struct tokenizer *tokenizer, uint32_t token)
 {
     static const char hex[] = "0123456789abcdef";
@@ -108,7 +110,8 @@ static void add_alternatives(struct text *out, const struct tokenizer *tokenizer
     text_add_string(out, "}");
 }
 
-void api_logprobs_write_completion(struct text *out, const struct tokenizer *tokenizer, const struct scored_token *tokens, size_t count)
+void api_logprobs_write_completion(struct text *out, const struct tokenizer *tokenizer,
+                                   const struct scored_token *tokens, size_t count)
 {
     text_add_string(out, "{\"tokens\":[");
     for (size_t i = 0; i < count; i++) {

@@ -1,6 +1,7 @@
 /*
  * api_logprobs: log-probabilities as JSON, in the form of chat ({"content": […]}) and in that of completions
- * ({"tokens", "token_logprobs", "top_logprobs", "text_offset"}). A value that is not finite is -9999, as OpenAI writes it.
+ * ({"tokens", "token_logprobs", "top_logprobs", "text_offset"}). A value that is not finite is -9999, as OpenAI
+ * writes it.
  */
 #ifndef QUIRE_COORDINATOR_API_LOGPROBS_H
 #define QUIRE_COORDINATOR_API_LOGPROBS_H
@@ -23,7 +24,7 @@ struct position_scores {
 /* One position of a listing. */
 struct scored_token {
     uint32_t token;
-    size_t offset;                       /* completions: characters of text before it */
+    size_t offset;                        /* completions: characters of text before it */
     const struct position_scores *scores; /* NULL: the first of all tokens, which nothing predicts */
 };
 
@@ -31,6 +32,7 @@ struct scored_token {
 void api_logprobs_write_chat(struct text *out, const struct tokenizer *tokenizer, const struct scored_token *token);
 
 /* The whole object. */
-void api_logprobs_write_completion(struct text *out, const struct tokenizer *tokenizer, const struct scored_token *tokens, size_t count);
+void api_logprobs_write_completion(struct text *out, const struct tokenizer *tokenizer,
+                                   const struct scored_token *tokens, size_t count);
 
 #endif

@@ -6,18 +6,21 @@
 #include "coordinator/api_request_internal.h"
 #include "model/detokenizer.h"
 
-static enum err refuse_overflow(const struct api_fields *f, const char *name, const char *about, uint64_t tokens, uint32_t context)
+static enum err refuse_overflow(const struct api_fields *f, const char *name, const char *about, uint64_t tokens,
+                                uint32_t context)
 {
-    api_field_refuse(f, name, "the prompt has %s%llu tokens and the context holds %u, at least one of them for the answer; shorten the prompt",
-                     about, (unsigned long long)tokens, context);
+    api_field_refuse(
+        f, name,
+        "the prompt has %s%llu tokens and the context holds %u, at least one of them for the answer; shorten the prompt",
+        about, (unsigned long long)tokens, context);
     f->error->code = "context_length_exceeded";
     f->error->prompt_tokens = tokens < UINT32_MAX ? (uint32_t)tokens : UINT32_MAX;
     f->error->context_tokens = context;
     return ERR_INVALID;
 }
 
-enum err api_encode(const struct api_fields *f, const struct api_context *context, const char *name, const char *bytes, size_t length,
-                    bool parse_special, struct token_list *out)
+enum err api_encode(const struct api_fields *f, const struct api_context *context, const char *name, const char *bytes,
+                    size_t length, bool parse_special, struct token_list *out)
 {
     size_t longest = tokenizer_longest_piece(context->tokenizer);
     uint64_t least = longest ? length / longest : 0; /* tokens, whatever the text */
@@ -30,8 +33,8 @@ enum err api_encode(const struct api_fields *f, const struct api_context *contex
     return err == OK ? OK : api_field_refuse(f, name, "%s", why.text);
 }
 
-enum err api_prompt_take(const struct api_fields *f, const struct api_context *context, const char *name, int64_t max_tokens,
-                         struct token_list *ids, struct api_prompt *prompt)
+enum err api_prompt_take(const struct api_fields *f, const struct api_context *context, const char *name,
+                         int64_t max_tokens, struct token_list *ids, struct api_prompt *prompt)
 {
     uint32_t bos = tokenizer_bos(context->tokenizer);
     if (ids->count == 0) {
@@ -51,19 +54,20 @@ enum err api_prompt_take(const struct api_fields *f, const struct api_context *c
     return OK;
 }
 
-enum err api_token_ids(const struct api_fields *f, const struct api_context *context, const char *name, const json_t *array,
-                       struct token_list *out)
+enum err api_token_ids(const struct api_fields *f, const struct api_context *context, const char *name,
+                       const json_t *array, struct token_list *out)
 {
     if (!json_is_array(array))
         return api_field_refuse(f, name, "%s must be an array of token ids, not %s", name, json_kind(array));
     size_t i;
     json_t *value;
-    json_array_foreach((json_t *)array, i, value) {
+    json_array_foreach ((json_t *)array, i, value) {
         if (!json_is_integer(value))
             return api_field_refuse(f, name, "%s holds %s where a token id must stand", name, json_kind(value));
         json_int_t id = json_integer_value(value);
         if (id < 0 || id >= context->vocab)
-            return api_field_refuse(f, name, "%s holds the token id %lld; ids are from 0 to %u", name, (long long)id, context->vocab - 1);
+            return api_field_refuse(f, name, "%s holds the token id %lld; ids are from 0 to %u", name, (long long)id,
+                                    context->vocab - 1);
         if (!token_list_push(out, (uint32_t)id))
             return api_no_memory(f->error);
     }
@@ -96,7 +100,8 @@ static bool echo_ids(const struct api_context *context, struct api_prompt *promp
 
 static bool echo_string(const struct tokenizer *tokenizer, const json_t *value, struct api_prompt *prompt)
 {
-    if (prompt->tokens[0] == tokenizer_bos(tokenizer) && (tokenizer_adds_bos(tokenizer) || json_string_length(value) == 0)) {
+    if (prompt->tokens[0] == tokenizer_bos(tokenizer) &&
+        (tokenizer_adds_bos(tokenizer) || json_string_length(value) == 0)) {
         size_t length;
         const char *piece = tokenizer_piece(tokenizer, prompt->tokens[0], true, &length);
         prompt->lead = (uint32_t)utf8_count(piece, length);
@@ -111,8 +116,8 @@ static bool echo_string(const struct tokenizer *tokenizer, const json_t *value, 
 }
 
 /* A string, or an array of ids. A string gets the begin token where the model wants one; ids are taken as they are. */
-static enum err read_prompt(const struct api_fields *f, const struct api_context *context, const json_t *value, int64_t max_tokens,
-                            const struct api_request *r, struct api_prompt *prompt)
+static enum err read_prompt(const struct api_fields *f, const struct api_context *context, const json_t *value,
+                            int64_t max_tokens, const struct api_request *r, struct api_prompt *prompt)
 {
     struct token_list ids = {0};
     enum err err = OK;
@@ -128,19 +133,24 @@ static enum err read_prompt(const struct api_fields *f, const struct api_context
     if (err == OK)
         err = api_prompt_take(f, context, "prompt", max_tokens, &ids, prompt);
     token_list_fini(&ids);
-    if (err == OK && r->echo && !(json_is_string(value) ? echo_string(context->tokenizer, value, prompt) : echo_ids(context, prompt)))
+    if (err == OK && r->echo &&
+        !(json_is_string(value) ? echo_string(context->tokenizer, value, prompt) : echo_ids(context, prompt)))
         err = api_no_memory(f->error);
     return err;
 }
 
 /* A string; ids; or an array of either. */
-enum err api_completion_prompts(const struct api_fields *f, const struct api_context *context, int64_t max_tokens, struct api_request *r)
+enum err api_completion_prompts(const struct api_fields *f, const struct api_context *context, int64_t max_tokens,
+                                struct api_request *r)
 {
     const json_t *prompt = api_field(f, "prompt");
     if (!prompt)
-        return api_field_refuse(f, "prompt", "prompt is missing: a string, an array of token ids, or an array of either");
+        return api_field_refuse(f, "prompt",
+                                "prompt is missing: a string, an array of token ids, or an array of either");
     if (!json_is_string(prompt) && !json_is_array(prompt))
-        return api_field_refuse(f, "prompt", "prompt must be a string, an array of token ids, or an array of either, not %s", json_kind(prompt));
+        return api_field_refuse(f, "prompt",
+                                "prompt must be a string, an array of token ids, or an array of either, not %s",
+                                json_kind(prompt));
     if (json_is_array(prompt) && json_array_size(prompt) == 0)
         return api_field_refuse(f, "prompt", "prompt is an empty array");
 
@@ -148,13 +158,14 @@ enum err api_completion_prompts(const struct api_fields *f, const struct api_con
     bool many = json_is_string(first) || json_is_array(first);
     size_t count = many ? json_array_size(prompt) : 1;
     if (count > API_MOST_CHOICES / r->n)
-        return api_field_refuse(f, "prompt", "%zu prompts with n = %u are %llu choices; at most %d are made", count, r->n,
-                                (unsigned long long)count * r->n, API_MOST_CHOICES);
+        return api_field_refuse(f, "prompt", "%zu prompts with n = %u are %llu choices; at most %d are made", count,
+                                r->n, (unsigned long long)count * r->n, API_MOST_CHOICES);
     r->prompts = calloc(count, sizeof *r->prompts);
     if (!r->prompts)
         return api_no_memory(f->error);
     for (size_t i = 0; i < count; i++) {
-        enum err err = read_prompt(f, context, many ? json_array_get(prompt, i) : prompt, max_tokens, r, &r->prompts[i]);
+        enum err err =
+            read_prompt(f, context, many ? json_array_get(prompt, i) : prompt, max_tokens, r, &r->prompts[i]);
         r->prompt_count++; /* before the check: what it holds is freed with the others */
         if (err != OK)
             return err;

@@ -1,4 +1,7 @@
-/* api_request: see api_request.h. This file is the outline; the parts stand in api_unbuilt, api_sampling, api_prompts, api_chat. */
+/*
+ * api_request: see api_request.h. This file is the outline; the parts stand in api_unbuilt, api_sampling,
+ * api_prompts, api_chat.
+ */
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,7 +40,8 @@ static enum err read_max_tokens(const struct api_fields *f, enum api_kind kind, 
         if (!api_field(f, names[i]))
             continue;
         if (given && value != *out)
-            return api_field_refuse(f, names[i], "%s and %s are one thing and differ; give one of them", names[i], given);
+            return api_field_refuse(f, names[i], "%s and %s are one thing and differ; give one of them", names[i],
+                                    given);
         given = names[i];
         *out = value;
     }
@@ -84,20 +88,19 @@ static enum err read_body(const struct api_fields *f, const struct api_context *
     enum err err;
     if ((err = api_refuse_unbuilt(f, r->kind)) != OK ||
         (err = api_field_string(f, "model", &model, &model_bytes)) != OK || /* any name: one model is served */
-        (err = read_stream(f, r)) != OK ||
-        (err = read_max_tokens(f, r->kind, &max_tokens)) != OK ||
+        (err = read_stream(f, r)) != OK || (err = read_max_tokens(f, r->kind, &max_tokens)) != OK ||
         (err = api_field_u32(f, "n", 1, API_MOST_CHOICES_EACH, &r->n)) != OK ||
         (err = api_field_bool(f, "return_token_ids", &r->return_token_ids)) != OK ||
-        (err = read_salt(f, &r->cache_salt)) != OK ||
-        (err = api_sampling_read(f, context, r)) != OK)
+        (err = read_salt(f, &r->cache_salt)) != OK || (err = api_sampling_read(f, context, r)) != OK)
         return err;
     if (r->kind == API_COMPLETION && (err = api_field_bool(f, "echo", &r->echo)) != OK)
         return err;
     if (r->sampling.min_tokens > max_tokens)
-        return api_field_refuse(f, "min_tokens", "min_tokens is %u, more than max_tokens, which is %lld", r->sampling.min_tokens,
-                                (long long)max_tokens);
+        return api_field_refuse(f, "min_tokens", "min_tokens is %u, more than max_tokens, which is %lld",
+                                r->sampling.min_tokens, (long long)max_tokens);
     r->score_prompt = r->echo && r->logprobs;
-    return r->kind == API_CHAT ? api_chat_prompt(f, context, max_tokens, r) : api_completion_prompts(f, context, max_tokens, r);
+    return r->kind == API_CHAT ? api_chat_prompt(f, context, max_tokens, r)
+                               : api_completion_prompts(f, context, max_tokens, r);
 }
 
 enum err api_request_parse(const struct api_context *context, enum api_kind kind, const char *body, size_t length,

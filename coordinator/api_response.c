@@ -8,7 +8,10 @@
 #include "base/must.h"
 #include "model/detokenizer.h"
 
-/* A chunk takes no more tokens than this, so that one that is picked up late, with log-probabilities, stays of bounded size. */
+/*
+ * A chunk takes no more tokens than this, so that one that is picked up late, with log-probabilities, stays of
+ * bounded size.
+ */
 enum { TOKENS_A_CHUNK = 64 };
 
 void api_id_make(char out[API_ID_BYTES], enum api_kind kind)
@@ -72,7 +75,8 @@ static void add_finish_reason(struct text *out, const struct api_choice *choice)
         text_add_string(out, "null");
 }
 
-static void add_token_ids(struct text *out, const struct api_answer *a, const struct api_choice *choice, uint32_t from, uint32_t to)
+static void add_token_ids(struct text *out, const struct api_answer *a, const struct api_choice *choice, uint32_t from,
+                          uint32_t to)
 {
     if (!a->request->return_token_ids)
         return;
@@ -101,7 +105,8 @@ static size_t count_characters(const struct api_choice *choice, uint32_t from, u
 
 /* ---- log-probabilities ------------------------------------------------------------------------------------------- */
 
-static void add_chat_logprobs(struct text *out, const struct api_answer *a, const struct api_choice *choice, uint32_t from, uint32_t to)
+static void add_chat_logprobs(struct text *out, const struct api_answer *a, const struct api_choice *choice,
+                              uint32_t from, uint32_t to)
 {
     text_add_string(out, ",\"logprobs\":");
     if (!a->request->logprobs || !choice->scores) {
@@ -112,14 +117,18 @@ static void add_chat_logprobs(struct text *out, const struct api_answer *a, cons
     for (uint32_t i = from; i < to; i++) {
         if (i > from)
             text_add(out, ",", 1);
-        api_logprobs_write_chat(out, a->context->tokenizer, &(struct scored_token){.token = choice->tokens[i], .scores = &choice->scores[i]});
+        api_logprobs_write_chat(out, a->context->tokenizer,
+                                &(struct scored_token){.token = choice->tokens[i], .scores = &choice->scores[i]});
     }
     text_add_string(out, "],\"refusal\":null}");
 }
 
-/* The prompt's tokens. Offsets count from the beginning of the echoed text; what was put before it has none of its own. */
-static size_t list_prompt(const struct api_context *context, const struct api_prompt *prompt, const struct api_choice *choice,
-                          struct scored_token *list)
+/*
+ * The prompt's tokens. Offsets count from the beginning of the echoed text; what was put before it has none of its
+ * own.
+ */
+static size_t list_prompt(const struct api_context *context, const struct api_prompt *prompt,
+                          const struct api_choice *choice, struct scored_token *list)
 {
     struct detokenizer d;
     detokenizer_init(&d);
@@ -143,8 +152,8 @@ static size_t list_prompt(const struct api_context *context, const struct api_pr
 }
 
 /* Generated tokens [from, to), whose text begins behind `characters`, and before them the prompt's if `with_prompt`. */
-static void add_completion_logprobs(struct text *out, const struct api_answer *a, uint32_t index, bool with_prompt, uint32_t from,
-                                    uint32_t to, size_t characters)
+static void add_completion_logprobs(struct text *out, const struct api_answer *a, uint32_t index, bool with_prompt,
+                                    uint32_t from, uint32_t to, size_t characters)
 {
     const struct api_choice *choice = &a->choices[index];
     const struct api_prompt *prompt = api_request_prompt(a->request, index);
@@ -279,7 +288,10 @@ static void write_first_chunk(struct text *out, const struct api_answer *a, uint
     end_choice_chunk(out, a, sent);
 }
 
-/* The next tokens of one choice. Tokens without text make no chunk of their own, unless something else is said of them. */
+/*
+ * The next tokens of one choice. Tokens without text make no chunk of their own, unless something else is said of
+ * them.
+ */
 static void write_tokens(struct text *out, const struct api_answer *a, uint32_t index, struct api_sent *sent)
 {
     const struct api_choice *choice = &a->choices[index];
@@ -383,7 +395,8 @@ bool api_sent_from_event_id(const struct api_answer *a, const char *id, size_t l
     memset(sent, 0, choices * sizeof *sent);
     for (uint32_t i = 0; i < choices; i++) {
         int64_t last;
-        if ((i > 0 && (at == end || *at++ != ',')) || !read_index(&at, end, &last) || last >= a->choices[i].answer->shown)
+        if ((i > 0 && (at == end || *at++ != ',')) || !read_index(&at, end, &last) ||
+            last >= a->choices[i].answer->shown)
             return false;
         if (last < 0)
             continue; /* its first chunk comes again: harmless, and nobody knows whether it arrived */

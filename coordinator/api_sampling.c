@@ -1,4 +1,7 @@
-/* api_sampling: the fields that say how tokens are drawn and where a choice ends. Neutral unless the request says otherwise. */
+/*
+ * api_sampling: the fields that say how tokens are drawn and where a choice ends. Neutral unless the request says
+ * otherwise.
+ */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -20,13 +23,15 @@ static enum err read_penalties(const struct api_fields *f, struct sampling *s)
     if (!api_field(f, "repetition_penalty"))
         s->repetition_penalty = repeat;
     else if (api_field(f, "repeat_penalty") && repeat != s->repetition_penalty)
-        return api_field_refuse(f, "repeat_penalty", "repeat_penalty and repetition_penalty are one thing; give one of them");
+        return api_field_refuse(f, "repeat_penalty",
+                                "repeat_penalty and repetition_penalty are one thing; give one of them");
 
     int64_t last = -1;
     if ((err = api_field_int(f, "repeat_last_n", -1, INT32_MAX, &last)) != OK)
         return err;
     if (last > 0)
-        return api_field_refuse(f, "repeat_last_n", "repeat_last_n is not built yet; -1 takes the whole text, 0 switches the penalty off");
+        return api_field_refuse(f, "repeat_last_n",
+                                "repeat_last_n is not built yet; -1 takes the whole text, 0 switches the penalty off");
     if (last == 0)
         s->repetition_penalty = 1;
     return OK;
@@ -77,14 +82,15 @@ static enum err read_bias(const struct api_fields *f, uint32_t vocab, struct sam
     if (err != OK || !bias.object)
         return err;
     if (json_object_size(bias.object) > SAMPLING_MAX_BIAS)
-        return api_field_refuse(f, "logit_bias", "logit_bias has %zu tokens; at most %d are taken", json_object_size(bias.object),
-                                SAMPLING_MAX_BIAS);
+        return api_field_refuse(f, "logit_bias", "logit_bias has %zu tokens; at most %d are taken",
+                                json_object_size(bias.object), SAMPLING_MAX_BIAS);
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)bias.object, key, value) {
+    json_object_foreach ((json_t *)bias.object, key, value) {
         struct logit_bias *entry = &s->bias[s->bias_count];
         if (!read_id(key, vocab, &entry->token))
-            return api_field_refuse(f, "logit_bias", "logit_bias names the token \"%.32s\"; ids are from 0 to %u", key, vocab - 1);
+            return api_field_refuse(f, "logit_bias", "logit_bias names the token \"%.32s\"; ids are from 0 to %u", key,
+                                    vocab - 1);
         if (!json_is_number(value) || !(json_number_value(value) >= -100 && json_number_value(value) <= 100))
             return api_field_refuse(f, "logit_bias", "the bias of token %s must be a number from -100 to 100", key);
         entry->bias = (float)json_number_value(value);
@@ -97,7 +103,8 @@ static enum err read_bias(const struct api_fields *f, uint32_t vocab, struct sam
 static enum err add_stop(const struct api_fields *f, const json_t *value, struct stop_strings *stops)
 {
     if (!json_is_string(value))
-        return api_field_refuse(f, "stop", "stop must be a string or an array of strings; it holds %s", json_kind(value));
+        return api_field_refuse(f, "stop", "stop must be a string or an array of strings; it holds %s",
+                                json_kind(value));
     size_t length = json_string_length(value);
     if (length == 0 || length > STOP_MOST_BYTES)
         return api_field_refuse(f, "stop", "a stop string must have 1 to %d bytes, not %zu", STOP_MOST_BYTES, length);
@@ -112,10 +119,11 @@ static enum err read_stops(const struct api_fields *f, struct stop_strings *stop
     if (!json_is_array(stop))
         return add_stop(f, stop, stops);
     if (json_array_size(stop) > STOP_MOST_STRINGS)
-        return api_field_refuse(f, "stop", "stop has %zu strings; at most %d are taken", json_array_size(stop), STOP_MOST_STRINGS);
+        return api_field_refuse(f, "stop", "stop has %zu strings; at most %d are taken", json_array_size(stop),
+                                STOP_MOST_STRINGS);
     size_t i;
     json_t *value;
-    json_array_foreach((json_t *)stop, i, value) {
+    json_array_foreach ((json_t *)stop, i, value) {
         enum err err = add_stop(f, value, stops);
         if (err != OK)
             return err;
@@ -138,8 +146,8 @@ static enum err read_stop_ids(const struct api_fields *f, const struct api_conte
     if (!ids)
         return OK;
     if (json_is_array(ids) && json_array_size(ids) > API_MOST_STOP_IDS)
-        return api_field_refuse(f, "stop_token_ids", "stop_token_ids has %zu ids; at most %d are taken", json_array_size(ids),
-                                API_MOST_STOP_IDS);
+        return api_field_refuse(f, "stop_token_ids", "stop_token_ids has %zu ids; at most %d are taken",
+                                json_array_size(ids), API_MOST_STOP_IDS);
     struct token_list list = {0};
     enum err err = api_token_ids(f, context, "stop_token_ids", ids, &list);
     for (size_t i = 0; err == OK && i < list.count; i++)
@@ -172,14 +180,11 @@ enum err api_sampling_read(const struct api_fields *f, const struct api_context 
     struct sampling *s = &r->sampling;
     *s = (struct sampling){.temperature = 1, .top_p = 1, .repetition_penalty = 1};
     enum err err;
-    if ((err = read_draw(f, context->vocab, s)) != OK ||
-        (err = read_penalties(f, s)) != OK ||
-        (err = read_seed(f, s)) != OK ||
-        (err = read_bias(f, context->vocab, s)) != OK ||
+    if ((err = read_draw(f, context->vocab, s)) != OK || (err = read_penalties(f, s)) != OK ||
+        (err = read_seed(f, s)) != OK || (err = read_bias(f, context->vocab, s)) != OK ||
         (err = api_field_bool(f, "ignore_eos", &r->ignore_eos)) != OK ||
         (err = api_field_u32(f, "min_tokens", 0, UINT32_MAX, &s->min_tokens)) != OK ||
-        (err = read_stop_ids(f, context, r)) != OK ||
-        (err = read_stops(f, &r->stops)) != OK ||
+        (err = read_stop_ids(f, context, r)) != OK || (err = read_stops(f, &r->stops)) != OK ||
         (err = read_logprobs(f, r)) != OK)
         return err;
     return OK;

@@ -34,17 +34,20 @@ static enum err read_tokenize(const struct api_fields *f, struct tokenize_reques
 }
 
 /* A text here may be longer than the context: it is only counted. */
-static enum err encode_text(const struct api_fields *f, const struct tokenizer *t, const struct tokenize_request *r, struct token_list *ids)
+static enum err encode_text(const struct api_fields *f, const struct tokenizer *t, const struct tokenize_request *r,
+                            struct token_list *ids)
 {
     struct why why;
-    if (r->add_special && tokenizer_adds_bos(t) && tokenizer_bos(t) != TOKEN_NONE && !token_list_push(ids, tokenizer_bos(t)))
+    if (r->add_special && tokenizer_adds_bos(t) && tokenizer_bos(t) != TOKEN_NONE &&
+        !token_list_push(ids, tokenizer_bos(t)))
         return api_no_memory(f->error);
     enum err err = tokenizer_encode(t, r->text, r->length, r->parse_special, ids, &why);
     if (err == ERR_NOMEM)
         return api_no_memory(f->error);
     if (err != OK)
         return api_field_refuse(f, r->name, "%s", why.text);
-    if (r->add_special && tokenizer_adds_eos(t) && tokenizer_eos(t) != TOKEN_NONE && !token_list_push(ids, tokenizer_eos(t)))
+    if (r->add_special && tokenizer_adds_eos(t) && tokenizer_eos(t) != TOKEN_NONE &&
+        !token_list_push(ids, tokenizer_eos(t)))
         return api_no_memory(f->error);
     return OK;
 }
@@ -72,7 +75,8 @@ static void add_piece(struct text *out, const struct tokenizer *t, uint32_t id)
     text_add_string(out, "]");
 }
 
-static void write_tokens(struct text *out, const struct api_context *context, const struct tokenize_request *r, const struct token_list *ids)
+static void write_tokens(struct text *out, const struct api_context *context, const struct tokenize_request *r,
+                         const struct token_list *ids)
 {
     const struct tokenizer *t = context->tokenizer;
     text_add_string(out, "{\"tokens\":[");
@@ -104,7 +108,8 @@ static void write_tokens(struct text *out, const struct api_context *context, co
     text_add_string(out, "}");
 }
 
-enum err api_tokenize(const struct api_context *context, const char *body, size_t length, struct text *out, struct api_error *e)
+enum err api_tokenize(const struct api_context *context, const char *body, size_t length, struct text *out,
+                      struct api_error *e)
 {
     *e = (struct api_error){0};
     struct api_fields f;
@@ -143,7 +148,8 @@ static void add_detokenized(struct text *out, const struct tokenizer *t, const s
     text_fini(&text);
 }
 
-enum err api_detokenize(const struct api_context *context, const char *body, size_t length, struct text *out, struct api_error *e)
+enum err api_detokenize(const struct api_context *context, const char *body, size_t length, struct text *out,
+                        struct api_error *e)
 {
     *e = (struct api_error){0};
     struct api_fields f;
@@ -153,7 +159,8 @@ enum err api_detokenize(const struct api_context *context, const char *body, siz
     if (err != OK)
         return err;
     const json_t *tokens = api_field(&f, "tokens");
-    err = tokens ? api_token_ids(&f, context, "tokens", tokens, &ids) : api_field_refuse(&f, "tokens", "tokens is missing");
+    err = tokens ? api_token_ids(&f, context, "tokens", tokens, &ids)
+                 : api_field_refuse(&f, "tokens", "tokens is missing");
     if (err == OK) {
         text_add_string(out, "{\"content\":");
         size_t from = out->length;
@@ -224,11 +231,12 @@ void api_models_write(struct text *out, const struct api_context *context, const
     text_add_string(out, "]}");
 }
 
-enum err api_model_write(struct text *out, const struct api_context *context, const struct api_model_card *card, const char *id,
-                         struct api_error *e)
+enum err api_model_write(struct text *out, const struct api_context *context, const struct api_model_card *card,
+                         const char *id, struct api_error *e)
 {
     if (strcmp(id, context->model_name) != 0 && strcmp(id, "default") != 0) {
-        enum err err = api_refuse(e, 404, "model", "there is no model \"%.200s\" here; this server serves \"%.200s\"", id, context->model_name);
+        enum err err = api_refuse(e, 404, "model", "there is no model \"%.200s\" here; this server serves \"%.200s\"",
+                                  id, context->model_name);
         e->code = "model_not_found";
         return err;
     }

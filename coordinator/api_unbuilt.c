@@ -1,6 +1,7 @@
 /*
- * api_unbuilt: fields that OpenAI, vLLM or llama.cpp document, that would change the answer, and that are not built. To
- * ignore one would give an answer to another question, so it is refused by name; its neutral value asks for nothing and is good.
+ * api_unbuilt: fields that OpenAI, vLLM or llama.cpp document, that would change the answer, and that are not built.
+ * To ignore one would give an answer to another question, so it is refused by name; its neutral value asks for
+ * nothing and is good.
  */
 #include <string.h>
 
@@ -15,7 +16,8 @@ static bool nothing(const json_t *value)
 static bool empty(const json_t *value)
 {
     return json_is_false(value) || (json_is_string(value) && json_string_length(value) == 0) ||
-           (json_is_array(value) && json_array_size(value) == 0) || (json_is_object(value) && json_object_size(value) == 0);
+           (json_is_array(value) && json_array_size(value) == 0) ||
+           (json_is_object(value) && json_object_size(value) == 0);
 }
 
 static bool off(const json_t *value)
@@ -127,7 +129,8 @@ enum err api_refuse_unbuilt(const struct api_fields *f, enum api_kind kind)
     for (size_t i = 0; i < sizeof unbuilt / sizeof *unbuilt; i++) {
         const json_t *value = unbuilt[i].kinds & bit ? api_field(f, unbuilt[i].name) : NULL;
         if (value && !unbuilt[i].asks_nothing(value))
-            return api_field_refuse(f, unbuilt[i].name, "%s is not built yet with this value; leave it out", unbuilt[i].name);
+            return api_field_refuse(f, unbuilt[i].name, "%s is not built yet with this value; leave it out",
+                                    unbuilt[i].name);
     }
     return OK;
 }

@@ -57,7 +57,8 @@ static uint32_t marks_in_text(const char *text, size_t length)
 {
     uint32_t marks = 0;
     for (size_t i = 0; i + 2 < length; i++)
-        if (text[i] == '\xEF' && text[i + 1] == '\xB7' && (unsigned char)text[i + 2] >= 0x90 && (unsigned char)text[i + 2] <= 0xAF)
+        if (text[i] == '\xEF' && text[i + 1] == '\xB7' && (unsigned char)text[i + 2] >= 0x90 &&
+            (unsigned char)text[i + 2] <= 0xAF)
             marks |= 1u << ((unsigned char)text[i + 2] - 0x90);
     return marks;
 }
@@ -71,12 +72,12 @@ static uint32_t marks_in(const json_t *value)
     if (json_is_array(value)) {
         size_t i;
         json_t *item;
-        json_array_foreach((json_t *)value, i, item)
+        json_array_foreach ((json_t *)value, i, item)
             marks |= marks_in(item);
     } else if (json_is_object(value)) {
         const char *key;
         json_t *item;
-        json_object_foreach((json_t *)value, key, item)
+        json_object_foreach ((json_t *)value, key, item)
             marks |= marks_in_text(key, strlen(key)) | marks_in(item);
     }
     return marks;
@@ -91,8 +92,12 @@ enum err control_guard_choose(const json_t *value, struct guard_mark *mark)
     return OK;
 }
 
-/* Every place where a spelling begins gets a mark, also one within another: cutting the outer must not free the inner. */
-static void add_marked(struct text *out, const struct control_guard *g, struct guard_mark mark, const char *text, size_t length)
+/*
+ * Every place where a spelling begins gets a mark, also one within another: cutting the outer must not free the
+ * inner.
+ */
+static void add_marked(struct text *out, const struct control_guard *g, struct guard_mark mark, const char *text,
+                       size_t length)
 {
     size_t at = 0, begin;
     while (at < length && special_tokens_find(&g->spellings, text, length, at, &begin)) {
@@ -118,7 +123,7 @@ static json_t *copy_object(const struct control_guard *g, struct guard_mark mark
     json_t *copy = json_object(), *item;
     const char *key;
     struct text marked = {0};
-    json_object_foreach((json_t *)value, key, item) {
+    json_object_foreach ((json_t *)value, key, item) {
         text_clear(&marked);
         add_marked(&marked, g, mark, key, strlen(key));
         text_add(&marked, "", 1);
@@ -142,7 +147,7 @@ json_t *control_guard_copy(const struct control_guard *g, struct guard_mark mark
         return json_deep_copy(value);
     json_t *copy = json_array(), *item;
     size_t i;
-    json_array_foreach((json_t *)value, i, item)
+    json_array_foreach ((json_t *)value, i, item)
         if (json_array_append_new(copy, control_guard_copy(g, mark, item)) != 0) {
             json_decref(copy);
             return NULL;
@@ -150,8 +155,8 @@ json_t *control_guard_copy(const struct control_guard *g, struct guard_mark mark
     return copy;
 }
 
-enum err control_guard_encode(const struct tokenizer *tokenizer, struct guard_mark mark, const char *text, size_t length,
-                              struct token_list *out, struct why *why)
+enum err control_guard_encode(const struct tokenizer *tokenizer, struct guard_mark mark, const char *text,
+                              size_t length, struct token_list *out, struct why *why)
 {
     size_t before = out->count;
     for (;;) {

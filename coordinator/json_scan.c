@@ -71,7 +71,8 @@ static enum err scan_to(struct scan *s, size_t until, struct json_fault *fault)
             break;
         case ':':
             if (s->string_end - s->string_begin > JSON_MOST_KEY_BYTES)
-                return limit(fault, s->string_begin, "the name of a member is longer than %u bytes", JSON_MOST_KEY_BYTES);
+                return limit(fault, s->string_begin, "the name of a member is longer than %u bytes",
+                             JSON_MOST_KEY_BYTES);
             if (s->depth == 1) {
                 s->field_begin = s->string_begin;
                 s->field_end = s->string_end;
@@ -116,7 +117,8 @@ static enum err describe(const char *body, size_t length, const json_error_t *er
     *fault = (struct json_fault){.offset = offset};
     if (scan_to(&s, offset, fault) == OK) {
         bool duplicate = json_error_code(error) == json_error_duplicate_key && s.depth == 1;
-        copy_field(body, duplicate ? s.string_begin : s.field_begin, duplicate ? s.string_end : s.field_end, fault->field);
+        copy_field(body, duplicate ? s.string_begin : s.field_begin, duplicate ? s.string_end : s.field_end,
+                   fault->field);
     }
     snprintf(fault->text, sizeof fault->text, "the body is not JSON: %s (byte %zu)", error->text, offset);
     return ERR_INVALID;

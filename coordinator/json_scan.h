@@ -1,9 +1,9 @@
 /*
  * json_scan: a request body as JSON, in bounded memory.
  *
- * A scan without allocation looks at depth, number of values and length of strings before jansson sees the body: one MiB
- * of "[]" would cost it 60 to 90 MB. At most 200,000 values of about 100 bytes are left, whatever was sent, so there is
- * no budget beside that: jansson's allocator is one for the process, and two threads parse at once.
+ * A scan without allocation looks at depth, number of values and length of strings before jansson sees the body: one
+ * MiB of "[]" would cost it 60 to 90 MB. At most 200,000 values of about 100 bytes are left, whatever was sent, so
+ * there is no budget beside that: jansson's allocator is one for the process, and two threads parse at once.
  */
 #ifndef QUIRE_COORDINATOR_JSON_SCAN_H
 #define QUIRE_COORDINATOR_JSON_SCAN_H
@@ -30,8 +30,8 @@ struct json_fault {
 enum err json_scan(const char *body, size_t length, uint32_t *values, struct json_fault *fault);
 
 /*
- * The body as one JSON object: limits, RFC 8259, UTF-8, no key twice, nothing behind it. *out is the caller's (json_decref).
- * ERR_INVALID: fault says what and where; ERR_NOMEM.
+ * The body as one JSON object: limits, RFC 8259, UTF-8, no key twice, nothing behind it. *out is the caller's
+ * (json_decref). ERR_INVALID: fault says what and where; ERR_NOMEM.
  */
 enum err json_body_parse(const char *body, size_t length, json_t **out, struct json_fault *fault);
 

@@ -4,10 +4,12 @@
 #include <math.h>
 #include <string.h>
 
-const double metric_request_buckets[METRIC_BUCKETS] = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320};
+const double metric_request_buckets[METRIC_BUCKETS] = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,
+                                                       2.5,   5,    10,    20,   40,  80,   160, 320};
 const double metric_token_buckets[METRIC_BUCKETS] = {0.0005, 0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.025,
                                                      0.05,   0.075, 0.1,    0.15,  0.25,   0.5,  1,     2.5};
-const double metric_size_buckets[METRIC_BUCKETS] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 65536};
+const double metric_size_buckets[METRIC_BUCKETS] = {1,   2,   4,    8,    16,   32,   64,    128,
+                                                    256, 512, 1024, 2048, 4096, 8192, 16384, 65536};
 
 void metric_observe(struct metric_histogram *h, const double *bounds, double value)
 {
@@ -46,7 +48,8 @@ static void add_head(struct text *out, const char *name, const char *help, const
 }
 
 /* quire_NAME SUFFIX {model_name="…",LABEL="VALUE"} and a space; label NULL: none besides the model. */
-static void add_sample(struct text *out, const char *name, const char *suffix, const char *model, const char *label, const char *value)
+static void add_sample(struct text *out, const char *name, const char *suffix, const char *model, const char *label,
+                       const char *value)
 {
     text_add_string(out, "quire_");
     text_add_string(out, name);
@@ -80,8 +83,8 @@ static void add_gauge(struct text *out, const char *model, const char *name, con
     text_add(out, "\n", 1);
 }
 
-static void add_labelled(struct text *out, const char *model, const char *name, const char *help, const char *type, const char *label,
-                         const char *const *values, size_t count, const uint64_t *numbers)
+static void add_labelled(struct text *out, const char *model, const char *name, const char *help, const char *type,
+                         const char *label, const char *const *values, size_t count, const uint64_t *numbers)
 {
     add_head(out, name, help, type);
     for (size_t i = 0; i < count; i++) {
@@ -126,7 +129,8 @@ static void add_constants(struct text *out, const struct metrics_constants *cons
     text_add_string(out, ",kernels=\"");
     add_label_value(out, constants->kernels);
     text_add_string(out, "\"} 1\n");
-    add_gauge(out, constants->model_name, "start_time_seconds", "Unix time at which the server started.", constants->start_seconds);
+    add_gauge(out, constants->model_name, "start_time_seconds", "Unix time at which the server started.",
+              constants->start_seconds);
 }
 
 #define METRIC_LABEL_VALUE(name, label) label,
@@ -137,8 +141,9 @@ void metrics_write(struct text *out, const struct metrics *m, const struct metri
     add_constants(out, constants);
 #define C(field, name, help) add_counter(out, model, name, help, m->field);
 #define G(field, name, help) add_gauge(out, model, name, help, m->field);
-#define L(field, name, help, type, label, values, count) \
-    add_labelled(out, model, name, help, type, label, (const char *const[]){values(METRIC_LABEL_VALUE)}, count, m->field);
+#define L(field, name, help, type, label, values, count)                                                        \
+    add_labelled(out, model, name, help, type, label, (const char *const[]){values(METRIC_LABEL_VALUE)}, count, \
+                 m->field);
 #define H(field, name, help, buckets) add_histogram(out, model, name, help, buckets, &m->field);
     METRICS(C, G, L, H)
 #undef C

@@ -2,8 +2,8 @@
  * stop_strings: finds the first of several strings in a text that comes byte by byte (Knuth, Morris and Pratt, "Fast
  * pattern matching in strings", 1977; one automaton a string), in constant time a byte however hostile the strings.
  *
- * The set is read-only and shared; the state is one choice's. What is found does not depend on how the text was cut: the
- * match that ends first wins, among those that end at one byte the longest.
+ * The set is read-only and shared; the state is one choice's. What is found does not depend on how the text was cut:
+ * the match that ends first wins, among those that end at one byte the longest.
  */
 #ifndef QUIRE_COORDINATOR_STOP_STRINGS_H
 #define QUIRE_COORDINATOR_STOP_STRINGS_H
@@ -30,7 +30,10 @@ struct stop_strings {
     struct stop_string strings[STOP_MOST_STRINGS];
 };
 
-/* Adds a copy; length is 1 to STOP_MOST_BYTES and fewer than STOP_MOST_STRINGS are there: the caller has checked. ERR_NOMEM. */
+/*
+ * Adds a copy; length is 1 to STOP_MOST_BYTES and fewer than STOP_MOST_STRINGS are there: the caller has checked.
+ * ERR_NOMEM.
+ */
 enum err stop_strings_add(struct stop_strings *s, const char *bytes, size_t length);
 void stop_strings_fini(struct stop_strings *s);
 

@@ -77,10 +77,13 @@ void text_add_i64(struct text *t, int64_t value)
     text_add_u64(t, value < 0 ? 0 - (uint64_t)value : (uint64_t)value);
 }
 
-/* Writes "d.ddde+xx", as printf makes it, in the way JSON reads best. The decimal point may be any bytes: locales differ. */
+/*
+ * Writes "d.ddde+xx", as printf makes it, in the way JSON reads best. The decimal point may be any bytes: locales
+ * differ.
+ */
 static void add_scientific(struct text *t, const char *printed)
 {
-    char digits[24];
+    char digits[24] = "0";
     size_t count = 0;
     const char *at = printed;
     if (*at == '-') {
@@ -157,14 +160,28 @@ static bool is_plain(unsigned char c)
 static void add_escape(struct text *t, unsigned char c)
 {
     static const char hex[] = "0123456789abcdef";
+    /* clang-format off: a table */
     switch (c) {
-    case '"': text_add(t, "\\\"", 2); return;
-    case '\\': text_add(t, "\\\\", 2); return;
-    case '\n': text_add(t, "\\n", 2); return;
-    case '\r': text_add(t, "\\r", 2); return;
-    case '\t': text_add(t, "\\t", 2); return;
-    default: text_add(t, (char[]){'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]}, 6); return;
+    case '"':
+        text_add(t, "\\\"", 2);
+        return;
+    case '\\':
+        text_add(t, "\\\\", 2);
+        return;
+    case '\n':
+        text_add(t, "\\n", 2);
+        return;
+    case '\r':
+        text_add(t, "\\r", 2);
+        return;
+    case '\t':
+        text_add(t, "\\t", 2);
+        return;
+    default:
+        text_add(t, (char[]){'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]}, 6);
+        return;
     }
+    /* clang-format on */
 }
 
 void text_json_string_part(struct text *t, const char *bytes, size_t length)

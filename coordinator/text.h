@@ -2,8 +2,8 @@
  * text: a growable buffer of bytes, and the only place where bytes become JSON or numbers become digits.
  *
  * What stays true: numbers are printed the same under every locale and shortest-exact, so the same value is the same
- * bytes; whatever goes through text_json_* is valid UTF-8 and valid JSON, whatever came in. When memory runs out `failed`
- * is set, everything after that is dropped, and the caller checks once at the end.
+ * bytes; whatever goes through text_json_* is valid UTF-8 and valid JSON, whatever came in. When memory runs out
+ * `failed` is set, everything after that is dropped, and the caller checks once at the end.
  */
 #ifndef QUIRE_COORDINATOR_TEXT_H
 #define QUIRE_COORDINATOR_TEXT_H

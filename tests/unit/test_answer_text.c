@@ -1,3 +1,4 @@
+/* test_answer_text: tokens into text, against the text of all tokens at once. */
 #include <stdio.h>
 
 #include "coordinator/answer_text.h"
@@ -168,9 +169,11 @@ static size_t first_stop(const struct api_request *r, const char *text, size_t l
 static void what_was_shown_stays_and_the_whole_is_the_same(void **state)
 {
     struct api_rig *rig = api_rig_of(state);
-    struct api_request *r = with(rig, "\"ignore_eos\":true,\"stop\":[\"ab\",\"\\u00e9\",\"  \\n\",\"aab a\",\"\\uD83E\\uDDA9\"]");
+    struct api_request *r =
+        with(rig, "\"ignore_eos\":true,\"stop\":[\"ab\",\"\\u00e9\",\"  \\n\",\"aab a\",\"\\uD83E\\uDDA9\"]");
     uint64_t seed = api_rig_seed();
-    struct token_list source = api_rig_tokens(rig, "a b aa ab aab \xC3\xA9 \xF0\x9F\xA6\xA9\xF0\x9F\xA6\xA8\xE4\xBD\xA0\n \n  \n\t a a b");
+    struct token_list source =
+        api_rig_tokens(rig, "a b aa ab aab \xC3\xA9 \xF0\x9F\xA6\xA9\xF0\x9F\xA6\xA8\xE4\xBD\xA0\n \n  \n\t a a b");
     uint32_t stopped = 0;
     for (int round = 0; round < 3000; round++) {
         uint32_t ids[40], count = 1 + api_rig_random(&seed, 40);

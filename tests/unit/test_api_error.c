@@ -1,3 +1,4 @@
+/* test_api_error: the error object, whole and in a stream. */
 #include "coordinator/api_error.h"
 #include "tests/support/api_rig.h"
 
@@ -28,8 +29,9 @@ static void the_type_follows_from_the_status(void **state)
     static const struct {
         int status;
         const char *type;
-    } cases[] = {{401, "authentication_error"}, {404, "not_found_error"}, {405, "invalid_request_error"}, {413, "invalid_request_error"},
-                 {415, "invalid_request_error"}, {429, "rate_limit_error"}, {500, "server_error"}, {503, "unavailable_error"}};
+    } cases[] = {{401, "authentication_error"},  {404, "not_found_error"},       {405, "invalid_request_error"},
+                 {413, "invalid_request_error"}, {415, "invalid_request_error"}, {429, "rate_limit_error"},
+                 {500, "server_error"},          {503, "unavailable_error"}};
     struct text out = {0};
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -47,7 +49,8 @@ static void the_type_follows_from_the_status(void **state)
 static void an_overflow_says_both_numbers(void **state)
 {
     struct text out = {0};
-    struct api_error e = {.status = 400, .code = "context_length_exceeded", .message = "long", .prompt_tokens = 9, .context_tokens = 8};
+    struct api_error e = {
+        .status = 400, .code = "context_length_exceeded", .message = "long", .prompt_tokens = 9, .context_tokens = 8};
     (void)state;
     api_error_write(&out, &e);
     json_t *root = api_rig_json(&out);

@@ -1,3 +1,4 @@
+/* test_api_fields: kinds and bounds of single members. */
 #include <stdio.h>
 
 #include "coordinator/api_fields.h"

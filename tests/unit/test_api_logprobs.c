@@ -1,3 +1,4 @@
+/* test_api_logprobs: both forms of log-probabilities. */
 #include <math.h>
 
 #include "coordinator/api_logprobs.h"
@@ -28,7 +29,8 @@ static void chat_gives_token_bytes_and_alternatives(void **state)
     struct api_rig *rig = api_rig_of(state);
     struct position_scores scores = {-0.25f, 2, {{token_of(rig, " a"), -0.125f}, {half_a_character(rig), -INFINITY}}};
     struct text out = {0};
-    api_logprobs_write_chat(&out, rig->tokenizer, &(struct scored_token){.token = token_of(rig, " the"), .scores = &scores});
+    api_logprobs_write_chat(&out, rig->tokenizer,
+                            &(struct scored_token){.token = token_of(rig, " the"), .scores = &scores});
     json_t *entry = api_rig_json(&out);
     assert_string_equal(json_string_value(json_object_get(entry, "token")), " the");
     assert_true(json_real_value(json_object_get(entry, "logprob")) == -0.25);
@@ -49,7 +51,8 @@ static void completions_give_four_lists_of_one_length(void **state)
 {
     struct api_rig *rig = api_rig_of(state);
     struct position_scores scores = {-2, 1, {{token_of(rig, " a"), -0.5f}}};
-    struct scored_token tokens[] = {{token_of(rig, " the"), 0, NULL}, {half_a_character(rig), 4, &scores}, {token_of(rig, " a"), 5, &scores}};
+    struct scored_token tokens[] = {
+        {token_of(rig, " the"), 0, NULL}, {half_a_character(rig), 4, &scores}, {token_of(rig, " a"), 5, &scores}};
     struct text out = {0};
     api_logprobs_write_completion(&out, rig->tokenizer, tokens, 3);
     json_t *all = api_rig_json(&out);

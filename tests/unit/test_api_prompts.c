@@ -1,3 +1,4 @@
+/* test_api_prompts: prompts of completions: forms, bounds, echo. */
 #include <stdio.h>
 
 #include "tests/support/api_rig.h"
@@ -48,7 +49,8 @@ static void echo_shows_a_string_as_it_came_and_ids_as_they_are_spelt(void **stat
     struct api_rig *rig = api_rig_of(state);
     struct token_list ids = api_rig_tokens(rig, "caf\xC3\xA9");
     char body[256];
-    size_t at = (size_t)snprintf(body, sizeof body, "{\"echo\":true,\"prompt\":[\"a \\u00e9\",[%u", tokenizer_eos(rig->tokenizer));
+    size_t at = (size_t)snprintf(body, sizeof body, "{\"echo\":true,\"prompt\":[\"a \\u00e9\",[%u",
+                                 tokenizer_eos(rig->tokenizer));
     for (size_t i = 0; i < ids.count; i++)
         at += (size_t)snprintf(body + at, sizeof body - at, ",%u", ids.ids[i]);
     snprintf(body + at, sizeof body - at, "]]}");
@@ -78,7 +80,8 @@ static char *long_body(size_t count, const char *members)
 static void a_prompt_must_leave_room_for_one_token(void **state)
 {
     struct api_rig *rig = api_rig_of(state);
-    char *fits = long_body(2047, ",\"max_tokens\":100"), *full = long_body(2048, ""), *scored = long_body(2048, ",\"max_tokens\":0");
+    char *fits = long_body(2047, ",\"max_tokens\":100"), *full = long_body(2048, ""),
+         *scored = long_body(2048, ",\"max_tokens\":0");
     struct api_request *r = api_rig_parse(rig, API_COMPLETION, fits);
     assert_int_equal(r->prompts[0].max_tokens, 1);
     api_request_free(r);
@@ -122,8 +125,14 @@ static void an_empty_prompt_begins_with_the_begin_token(void **state)
 
 static void wrong_prompts_are_refused(void **state)
 {
-    static const char *const prompts[] = {"{\"a\":1}", "3", "true", "[]", "[-1]", "[1000000000]", "[1.5]", "[1,\"a\"]", "[\"a\",1]", "[[1],[],[-1]]",
-                                          "[[1.5]]", "[[[1]]]", "[null]", "[true]", "[{}]", "[9223372036854775807]"};
+    static const char *const prompts[] = {"{\"a\":1}", "3",
+                                          "true",      "[]",
+                                          "[-1]",      "[1000000000]",
+                                          "[1.5]",     "[1,\"a\"]",
+                                          "[\"a\",1]", "[[1],[],[-1]]",
+                                          "[[1.5]]",   "[[[1]]]",
+                                          "[null]",    "[true]",
+                                          "[{}]",      "[9223372036854775807]"};
     for (size_t i = 0; i < sizeof prompts / sizeof *prompts; i++) {
         char body[128];
         snprintf(body, sizeof body, "{\"prompt\":%s}", prompts[i]);

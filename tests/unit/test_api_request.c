@@ -1,3 +1,4 @@
+/* test_api_request: whole bodies: good, wrong and mutated. */
 #include <stdio.h>
 
 #include "tests/support/api_rig.h"
@@ -43,7 +44,13 @@ static void bodies_that_are_no_request_are_refused(void **state)
     static const struct {
         const char *body, *param;
     } cases[] = {
-        {"", ""}, {"{", ""}, {"[]", ""}, {"{}{}", ""}, {"null", ""}, {"\"x\"", ""}, {"{}", "messages"},
+        {"", ""},
+        {"{", ""},
+        {"[]", ""},
+        {"{}{}", ""},
+        {"null", ""},
+        {"\"x\"", ""},
+        {"{}", "messages"},
         {"{\"messages\":[],\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}", "messages"},
         {"{\"messages\":[{\"role\":\"user\",\"content\":\"\xFF\xFE\"}]}", "messages"},
         {"{\"messages\":[{\"role\":\"user\",\"content\":\"\\ud800\"}]}", "messages"},
@@ -57,17 +64,21 @@ static void bodies_that_are_no_request_are_refused(void **state)
 
 static void null_is_absent_and_unknown_fields_are_nobodys(void **state)
 {
-    struct api_request *r = api_rig_parse(api_rig_of(state), API_CHAT,
-                                          "{" MESSAGES ",\"model\":\"gpt-4o\",\"temperature\":null,\"max_tokens\":null,\"n\":null,\"stream\":null,\"stop\":null,"
-                                          "\"stream_options\":null,\"logit_bias\":null,\"seed\":null,\"tools\":null,\"user\":\"me\",\"foo\":{\"bar\":[]}}");
+    struct api_request *r = api_rig_parse(
+        api_rig_of(state), API_CHAT,
+        "{" MESSAGES
+        ",\"model\":\"gpt-4o\",\"temperature\":null,\"max_tokens\":null,\"n\":null,\"stream\":null,\"stop\":null,"
+        "\"stream_options\":null,\"logit_bias\":null,\"seed\":null,\"tools\":null,\"user\":\"me\",\"foo\":{\"bar\":[]}}");
     assert_true(r->n == 1 && !r->stream && r->sampling.temperature == 1);
     api_request_free(r);
 }
 
 static void streaming_fields_arrive(void **state)
 {
-    struct api_request *r = api_rig_parse(api_rig_of(state), API_CHAT,
-                                          "{" MESSAGES ",\"stream\":true,\"stream_options\":{\"include_usage\":true,\"continuous_usage_stats\":true},\"return_token_ids\":true}");
+    struct api_request *r = api_rig_parse(
+        api_rig_of(state), API_CHAT,
+        "{" MESSAGES
+        ",\"stream\":true,\"stream_options\":{\"include_usage\":true,\"continuous_usage_stats\":true},\"return_token_ids\":true}");
     assert_true(r->stream && r->include_usage && r->continuous_usage && r->return_token_ids);
     api_request_free(r);
 }
@@ -86,11 +97,13 @@ static void the_names_of_max_tokens_are_one(void **state)
 
 static void equal_salts_are_equal_and_none_is_zero(void **state)
 {
-    struct api_request *a = api_rig_parse(api_rig_of(state), API_COMPLETION, "{\"prompt\":\"x\",\"cache_salt\":\"one\"}");
+    struct api_request *a =
+        api_rig_parse(api_rig_of(state), API_COMPLETION, "{\"prompt\":\"x\",\"cache_salt\":\"one\"}");
     struct api_request *b = api_rig_parse(*state, API_COMPLETION, "{\"prompt\":\"y\",\"cache_salt\":\"one\"}");
     struct api_request *c = api_rig_parse(*state, API_COMPLETION, "{\"prompt\":\"x\",\"cache_salt\":\"two\"}");
     struct api_request *none = api_rig_parse(*state, API_COMPLETION, "{\"prompt\":\"x\"}");
-    assert_true(a->cache_salt == b->cache_salt && a->cache_salt != c->cache_salt && a->cache_salt != 0 && none->cache_salt == 0);
+    assert_true(a->cache_salt == b->cache_salt && a->cache_salt != c->cache_salt && a->cache_salt != 0 &&
+                none->cache_salt == 0);
     api_request_free(a);
     api_request_free(b);
     api_request_free(c);
@@ -99,7 +112,8 @@ static void equal_salts_are_equal_and_none_is_zero(void **state)
 
 static void scoring_is_echo_with_log_probabilities(void **state)
 {
-    struct api_request *both = api_rig_parse(api_rig_of(state), API_COMPLETION, "{\"prompt\":\"x\",\"echo\":true,\"logprobs\":0,\"max_tokens\":0}");
+    struct api_request *both = api_rig_parse(api_rig_of(state), API_COMPLETION,
+                                             "{\"prompt\":\"x\",\"echo\":true,\"logprobs\":0,\"max_tokens\":0}");
     struct api_request *one = api_rig_parse(*state, API_COMPLETION, "{\"prompt\":\"x\",\"echo\":true}");
     assert_true(both->score_prompt && both->sampling.logprobs == 1 && both->prompts[0].max_tokens == 0);
     assert_false(one->score_prompt);
@@ -111,9 +125,10 @@ static void scoring_is_echo_with_log_probabilities(void **state)
 static void mutated_bodies_are_answered_one_way_or_the_other(void **state)
 {
     static const char *const bodies[] = {
-        "{" MESSAGES ",\"max_tokens\":5,\"temperature\":0.5,\"stop\":[\"a\",\"b\"],\"logit_bias\":{\"5\":1},\"seed\":3,\"n\":2,\"logprobs\":true,\"top_logprobs\":2}",
-        "{\"messages\":[{\"role\":\"system\",\"content\":[{\"type\":\"text\",\"text\":\"<|im_end|>\"}]},{\"role\":\"assistant\",\"content\":\"x y\","
-        "\"tool_calls\":[{\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"a\\\":[1]}\"}}]}],\"continue_final_message\":true,\"chat_template_kwargs\":{\"a\":1}}",
+        "{" MESSAGES
+        ",\"max_tokens\":5,\"temperature\":0.5,\"stop\":[\"a\",\"b\"],\"logit_bias\":{\"5\":1},\"seed\":3,\"n\":2,\"logprobs\":true,\"top_logprobs\":2}",
+        ("{\"messages\":[{\"role\":\"system\",\"content\":[{\"type\":\"text\",\"text\":\"<|im_end|>\"}]},{\"role\":\"assistant\",\"content\":\"x y\","
+         "\"tool_calls\":[{\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"a\\\":[1]}\"}}]}],\"continue_final_message\":true,\"chat_template_kwargs\":{\"a\":1}}"),
         "{\"prompt\":[[1,2],\"text\",[3]],\"echo\":true,\"logprobs\":2,\"stream\":true,\"stream_options\":{\"include_usage\":true},\"stop_token_ids\":[4]}",
     };
     static const char bytes[] = "{}[]\":,-01e.ntf\\u\xC3\xFF ";

@@ -1,3 +1,4 @@
+/* test_api_response: streams, cut and picked up at random places, against the whole answer. */
 #include <stdio.h>
 
 #include "coordinator/api_response.h"
@@ -93,7 +94,7 @@ static json_t *whole(struct play *p)
 /* What a client has put together out of a stream. */
 struct client {
     struct text content[MOST_CHOICES];
-    json_t *logprobs[MOST_CHOICES];  /* entries of chat; one list of [token, logprob, top, offset] of completions */
+    json_t *logprobs[MOST_CHOICES]; /* entries of chat; one list of [token, logprob, top, offset] of completions */
     json_t *token_ids[MOST_CHOICES];
     const char *finish[MOST_CHOICES];
     uint32_t roles[MOST_CHOICES];
@@ -130,8 +131,10 @@ static void add_legacy(json_t *entries, const json_t *logprobs)
 {
     const json_t *tokens = json_object_get(logprobs, "tokens");
     for (size_t i = 0; i < json_array_size(tokens); i++)
-        json_array_append_new(entries, json_pack("[O,O,O,O]", json_array_get(tokens, i), json_array_get(json_object_get(logprobs, "token_logprobs"), i),
-                                                 json_array_get(json_object_get(logprobs, "top_logprobs"), i), json_array_get(json_object_get(logprobs, "text_offset"), i)));
+        json_array_append_new(entries, json_pack("[O,O,O,O]", json_array_get(tokens, i),
+                                                 json_array_get(json_object_get(logprobs, "token_logprobs"), i),
+                                                 json_array_get(json_object_get(logprobs, "top_logprobs"), i),
+                                                 json_array_get(json_object_get(logprobs, "text_offset"), i)));
 }
 
 static void take_choice(struct client *c, const json_t *choice)
@@ -139,7 +142,8 @@ static void take_choice(struct client *c, const json_t *choice)
     json_int_t i = json_integer_value(json_object_get(choice, "index"));
     assert_true(i >= 0 && i < MOST_CHOICES);
     assert_null(c->finish[i]); /* nothing comes behind the last chunk */
-    const json_t *delta = json_object_get(choice, "delta"), *words = delta ? json_object_get(delta, "content") : json_object_get(choice, "text");
+    const json_t *delta = json_object_get(choice, "delta"),
+                 *words = delta ? json_object_get(delta, "content") : json_object_get(choice, "text");
     if (json_object_get(delta, "role")) {
         c->roles[i]++;
         assert_true(json_is_null(words));
@@ -198,7 +202,8 @@ static void assert_same(const struct client *c, struct play *p)
     assert_true(c->done);
     for (uint32_t i = 0; i < api_request_choices(p->request); i++) {
         const json_t *choice = json_array_get(json_object_get(answer, "choices"), i);
-        const json_t *message = json_object_get(choice, "message"), *words = json_object_get(message ? message : choice, message ? "content" : "text");
+        const json_t *message = json_object_get(choice, "message"),
+                     *words = json_object_get(message ? message : choice, message ? "content" : "text");
         assert_int_equal(c->content[i].length, json_string_length(words));
         assert_memory_equal(c->content[i].at ? c->content[i].at : "", json_string_value(words), c->content[i].length);
         const json_t *logprobs = json_object_get(choice, "logprobs");
@@ -228,11 +233,14 @@ static void a_chat_answer_has_every_member_of_the_api(void **state)
     struct play *p = begin(api_rig_of(state), API_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}");
     say_text(p, 0, "Hello \"you\"\n");
     stop_all(p);
-    json_t *answer = whole(p), *expected = json_pack(
-        "{s:s,s:s,s:i,s:s,s:s,s:[{s:i,s:{s:s,s:s,s:n},s:n,s:s}],s:{s:i,s:i,s:i,s:{s:i}}}", "id", "id-1", "object", "chat.completion", "created", 1700000000,
-        "model", "tiny \"quoted\" model", "system_fingerprint", "fp_test", "choices", "index", 0, "message", "role", "assistant", "content", "Hello \"you\"\n",
-        "refusal", "logprobs", "finish_reason", "stop", "usage", "prompt_tokens", (int)p->request->prompts[0].count, "completion_tokens", (int)p->texts[0].tokens,
-        "total_tokens", (int)(p->request->prompts[0].count + p->texts[0].tokens), "prompt_tokens_details", "cached_tokens", 1);
+    json_t *answer = whole(p),
+           *expected = json_pack(
+               "{s:s,s:s,s:i,s:s,s:s,s:[{s:i,s:{s:s,s:s,s:n},s:n,s:s}],s:{s:i,s:i,s:i,s:{s:i}}}", "id", "id-1",
+               "object", "chat.completion", "created", 1700000000, "model", "tiny \"quoted\" model",
+               "system_fingerprint", "fp_test", "choices", "index", 0, "message", "role", "assistant", "content",
+               "Hello \"you\"\n", "refusal", "logprobs", "finish_reason", "stop", "usage", "prompt_tokens",
+               (int)p->request->prompts[0].count, "completion_tokens", (int)p->texts[0].tokens, "total_tokens",
+               (int)(p->request->prompts[0].count + p->texts[0].tokens), "prompt_tokens_details", "cached_tokens", 1);
     assert_non_null(expected);
     assert_true(json_equal(answer, expected));
     json_decref(answer);
@@ -242,12 +250,16 @@ static void a_chat_answer_has_every_member_of_the_api(void **state)
 
 static void a_completion_has_every_member_of_the_api(void **state)
 {
-    struct play *p = begin(api_rig_of(state), API_COMPLETION, "{\"prompt\":[5,6],\"max_tokens\":1,\"return_token_ids\":true}");
+    struct play *p =
+        begin(api_rig_of(state), API_COMPLETION, "{\"prompt\":[5,6],\"max_tokens\":1,\"return_token_ids\":true}");
     say_text(p, 0, "Hi");
-    json_t *answer = whole(p), *expected = json_pack(
-        "{s:s,s:s,s:i,s:s,s:s,s:[{s:i,s:s,s:n,s:s,s:[i]}],s:{s:i,s:i,s:i,s:{s:i}}}", "id", "id-1", "object", "text_completion", "created", 1700000000,
-        "model", "tiny \"quoted\" model", "system_fingerprint", "fp_test", "choices", "index", 0, "text", "Hi", "logprobs", "finish_reason", "length", "token_ids",
-        (int)p->tokens[0][0], "usage", "prompt_tokens", 2, "completion_tokens", 1, "total_tokens", 3, "prompt_tokens_details", "cached_tokens", 1);
+    json_t *answer = whole(p),
+           *expected =
+               json_pack("{s:s,s:s,s:i,s:s,s:s,s:[{s:i,s:s,s:n,s:s,s:[i]}],s:{s:i,s:i,s:i,s:{s:i}}}", "id", "id-1",
+                         "object", "text_completion", "created", 1700000000, "model", "tiny \"quoted\" model",
+                         "system_fingerprint", "fp_test", "choices", "index", 0, "text", "Hi", "logprobs",
+                         "finish_reason", "length", "token_ids", (int)p->tokens[0][0], "usage", "prompt_tokens", 2,
+                         "completion_tokens", 1, "total_tokens", 3, "prompt_tokens_details", "cached_tokens", 1);
     assert_true(json_equal(answer, expected));
     json_decref(answer);
     json_decref(expected);
@@ -256,12 +268,15 @@ static void a_completion_has_every_member_of_the_api(void **state)
 
 static void echo_lists_the_prompt_first_and_predicts_nothing_before_it(void **state)
 {
-    struct play *p = begin(api_rig_of(state), API_COMPLETION, "{\"prompt\":\"caf\\u00e9 au lait\",\"max_tokens\":1,\"echo\":true,\"logprobs\":2}");
+    struct play *p = begin(api_rig_of(state), API_COMPLETION,
+                           "{\"prompt\":\"caf\\u00e9 au lait\",\"max_tokens\":1,\"echo\":true,\"logprobs\":2}");
     uint32_t prompt = p->request->prompts[0].count;
     say_text(p, 0, " yes");
     json_t *answer = whole(p);
-    const json_t *choice = json_array_get(json_object_get(answer, "choices"), 0), *logprobs = json_object_get(choice, "logprobs");
-    const json_t *offsets = json_object_get(logprobs, "text_offset"), *values = json_object_get(logprobs, "token_logprobs");
+    const json_t *choice = json_array_get(json_object_get(answer, "choices"), 0),
+                 *logprobs = json_object_get(choice, "logprobs");
+    const json_t *offsets = json_object_get(logprobs, "text_offset"),
+                 *values = json_object_get(logprobs, "token_logprobs");
     assert_string_equal(json_string_value(json_object_get(choice, "text")), "caf\xC3\xA9 au lait yes");
     assert_int_equal(json_array_size(offsets), prompt + 1);
     assert_true(json_is_null(json_array_get(values, 0)));
@@ -276,7 +291,8 @@ static void echo_lists_the_prompt_first_and_predicts_nothing_before_it(void **st
 
 static void a_scored_prompt_without_an_answer_ends_by_its_length(void **state)
 {
-    struct play *p = begin(api_rig_of(state), API_COMPLETION, "{\"prompt\":\"one two\",\"max_tokens\":0,\"echo\":true,\"logprobs\":0,\"stream\":true}");
+    struct play *p = begin(api_rig_of(state), API_COMPLETION,
+                           "{\"prompt\":\"one two\",\"max_tokens\":0,\"echo\":true,\"logprobs\":0,\"stream\":true}");
     struct client *c = client_new();
     struct text out = {0};
     p->choices[0].prompt_scores = NULL;
@@ -297,8 +313,9 @@ static void a_scored_prompt_without_an_answer_ends_by_its_length(void **state)
 
 static void a_chat_stream_opens_with_the_role_and_ends_with_usage_and_done(void **state)
 {
-    struct play *p = begin(api_rig_of(state), API_CHAT,
-                           "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"stream\":true,\"stream_options\":{\"include_usage\":true}}");
+    struct play *p = begin(
+        api_rig_of(state), API_CHAT,
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"stream\":true,\"stream_options\":{\"include_usage\":true}}");
     struct client *c = client_new();
     struct text out = {0};
     assert_false(api_stream_write(&out, &p->answer, p->sent, SIZE_MAX));
@@ -321,7 +338,9 @@ static void a_chat_stream_opens_with_the_role_and_ends_with_usage_and_done(void 
     assert_int_equal(json_array_size(json_object_get(last, "choices")), 0);
     assert_true(json_is_null(json_object_get(middle, "usage")));
     assert_string_equal(json_string_value(json_object_get(middle, "object")), "chat.completion.chunk");
-    assert_int_equal(json_object_size(json_object_get(json_array_get(json_object_get(json_array_get(c->chunks, 2), "choices"), 0), "delta")), 0);
+    assert_int_equal(json_object_size(json_object_get(
+                         json_array_get(json_object_get(json_array_get(c->chunks, 2), "choices"), 0), "delta")),
+                     0);
     text_fini(&out);
     client_free(c);
     end(p);
@@ -334,21 +353,28 @@ static void a_chat_stream_opens_with_the_role_and_ends_with_usage_and_done(void 
 static void a_stream_says_what_the_whole_answer_says(void **state)
 {
     static const char *const members[] = {
-        "", ",\"n\":3", ",\"stop\":[\"ab\",\"\\u00e9\",\" a a\"]", ",\"return_token_ids\":true,\"ignore_eos\":true,\"n\":2",
+        "",
+        ",\"n\":3",
+        ",\"stop\":[\"ab\",\"\\u00e9\",\" a a\"]",
+        ",\"return_token_ids\":true,\"ignore_eos\":true,\"n\":2",
         ",\"stop\":[\"ab\",\"  \"],\"return_token_ids\":true,\"n\":4,\"stream_options\":{\"include_usage\":true}",
         ",\"stop\":\"b\",\"min_tokens\":5,\"stream_options\":{\"include_usage\":true,\"continuous_usage_stats\":true}",
     };
     struct api_rig *rig = api_rig_of(state);
-    struct token_list source = api_rig_tokens(rig, "a b aa ab aab \xC3\xA9 \xF0\x9F\xA6\xA9\xF0\x9F\xA6\xA8\xE4\xBD\xA0\n \n  \n\t a a b \"quoted\" \\");
+    struct token_list source = api_rig_tokens(
+        rig, "a b aa ab aab \xC3\xA9 \xF0\x9F\xA6\xA9\xF0\x9F\xA6\xA8\xE4\xBD\xA0\n \n  \n\t a a b \"quoted\" \\");
     uint64_t seed = api_rig_seed();
     uint32_t pick_ups = 0;
     for (int round = 0; round < 600; round++) {
         char body[512];
         enum api_kind kind = api_rig_random(&seed, 2) ? API_CHAT : API_COMPLETION;
-        static const char *const asked[2][3] = {{"", ",\"logprobs\":true", ",\"logprobs\":true,\"top_logprobs\":3"}, {"", ",\"logprobs\":0", ",\"logprobs\":3,\"echo\":true"}};
-        snprintf(body, sizeof body, "{\"stream\":true,\"max_tokens\":%u%s%s%s}", 5 + api_rig_random(&seed, MOST_TOKENS - 5), asked[kind][api_rig_random(&seed, 3)],
+        static const char *const asked[2][3] = {{"", ",\"logprobs\":true", ",\"logprobs\":true,\"top_logprobs\":3"},
+                                                {"", ",\"logprobs\":0", ",\"logprobs\":3,\"echo\":true"}};
+        snprintf(body, sizeof body, "{\"stream\":true,\"max_tokens\":%u%s%s%s}",
+                 5 + api_rig_random(&seed, MOST_TOKENS - 5), asked[kind][api_rig_random(&seed, 3)],
                  members[api_rig_random(&seed, sizeof members / sizeof *members)],
-                 kind == API_CHAT ? ",\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]" : ",\"prompt\":\"caf\\u00e9 noir\"");
+                 kind == API_CHAT ? ",\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]"
+                                  : ",\"prompt\":\"caf\\u00e9 noir\"");
         struct play *p = begin(rig, kind, body);
         struct client *c = client_new();
         struct text out = {0};
@@ -357,7 +383,9 @@ static void a_stream_says_what_the_whole_answer_says(void **state)
         while (!done) {
             for (uint32_t i = 0; i < choices; i++)
                 for (uint32_t more = api_rig_random(&seed, 4); more > 0 && !p->choices[i].finished; more--)
-                    say(p, i, api_rig_random(&seed, 5) ? source.ids[api_rig_random(&seed, (uint32_t)source.count)] : api_rig_random(&seed, rig->context.vocab));
+                    say(p, i,
+                        api_rig_random(&seed, 5) ? source.ids[api_rig_random(&seed, (uint32_t)source.count)]
+                                                 : api_rig_random(&seed, rig->context.vocab));
             done = api_stream_write(&out, &p->answer, p->sent, 1 + api_rig_random(&seed, 3000));
             if (out.length > 0)
                 client_take(c, &out);
@@ -387,7 +415,9 @@ static void a_stream_says_what_the_whole_answer_says(void **state)
 
 static void one_chunk_is_bounded_and_most_is_kept(void **state)
 {
-    struct play *p = begin(api_rig_of(state), API_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"stream\":true,\"logprobs\":true,\"top_logprobs\":20}");
+    struct play *p = begin(
+        api_rig_of(state), API_CHAT,
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"stream\":true,\"logprobs\":true,\"top_logprobs\":20}");
     struct text out = {0};
     for (int i = 0; i < MOST_TOKENS - 1; i++)
         say(p, 0, 1000);
@@ -406,8 +436,10 @@ static void one_chunk_is_bounded_and_most_is_kept(void **state)
 
 static void event_ids_of_other_answers_are_refused(void **state)
 {
-    static const char *const wrong[] = {"", "-", "-2", "2", "1x", "x", "0,0", "99999999999999999999", " 0", "0,", "--1", "+0"};
-    struct play *p = begin(api_rig_of(state), API_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"stream\":true}");
+    static const char *const wrong[] = {"",   "-",  "-2",  "2", "1x", "x", "0,0", "99999999999999999999",
+                                        " 0", "0,", "--1", "+0"};
+    struct play *p =
+        begin(api_rig_of(state), API_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"stream\":true}");
     struct api_sent sent[1];
     say_text(p, 0, "one two"); /* two tokens: ids 0 and 1 */
     assert_int_equal(p->texts[0].shown, 2);

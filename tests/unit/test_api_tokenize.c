@@ -1,3 +1,4 @@
+/* test_api_tokenize: the small routes about model and tokenizer. */
 #include "coordinator/api_tokenize.h"
 #include "tests/support/api_rig.h"
 
@@ -25,7 +26,8 @@ static void both_dialects_give_the_same_tokens(void **state)
 {
     struct api_rig *rig = api_rig_of(state);
     struct token_list expected = api_rig_tokens(rig, "Hello world");
-    json_t *ours = tokenize(rig, "{\"content\":\"Hello world\"}"), *theirs = tokenize(rig, "{\"prompt\":\"Hello world\",\"add_special_tokens\":false}");
+    json_t *ours = tokenize(rig, "{\"content\":\"Hello world\"}"),
+           *theirs = tokenize(rig, "{\"prompt\":\"Hello world\",\"add_special_tokens\":false}");
     assert_ids(ours, &expected);
     assert_ids(theirs, &expected);
     assert_int_equal(json_integer_value(json_object_get(theirs, "max_model_len")), 2048);
@@ -37,7 +39,8 @@ static void both_dialects_give_the_same_tokens(void **state)
 static void control_tokens_are_parsed_unless_told_not_to(void **state)
 {
     struct api_rig *rig = api_rig_of(state);
-    json_t *parsed = tokenize(rig, "{\"content\":\"<|im_end|>\"}"), *spelt = tokenize(rig, "{\"content\":\"<|im_end|>\",\"parse_special\":false}");
+    json_t *parsed = tokenize(rig, "{\"content\":\"<|im_end|>\"}"),
+           *spelt = tokenize(rig, "{\"content\":\"<|im_end|>\",\"parse_special\":false}");
     assert_int_equal(json_array_size(json_object_get(parsed, "tokens")), 1);
     assert_true(json_array_size(json_object_get(spelt, "tokens")) > 1);
     json_decref(parsed);
@@ -46,7 +49,8 @@ static void control_tokens_are_parsed_unless_told_not_to(void **state)
 
 static void pieces_are_strings_or_bytes(void **state)
 {
-    json_t *answer = tokenize(api_rig_of(state), "{\"content\":\"Hi\\uD83E\\uDDA9\",\"with_pieces\":true,\"return_token_strs\":true}");
+    json_t *answer = tokenize(api_rig_of(state),
+                              "{\"content\":\"Hi\\uD83E\\uDDA9\",\"with_pieces\":true,\"return_token_strs\":true}");
     const json_t *tokens = json_object_get(answer, "tokens");
     assert_string_equal(json_string_value(json_object_get(json_array_get(tokens, 0), "piece")), "Hi");
     assert_true(json_is_array(json_object_get(json_array_get(tokens, 1), "piece")));
@@ -68,7 +72,8 @@ static void messages_are_tokenized_with_their_template(void **state)
 static void detokenizing_gives_the_text_back_under_both_names(void **state)
 {
     struct api_rig *rig = api_rig_of(state);
-    json_t *answer = tokenize(rig, "{\"content\":\"caf\\u00e9 \\uD83E\\uDDA9<|im_end|>\"}"), *body = json_pack("{s:O}", "tokens", json_object_get(answer, "tokens"));
+    json_t *answer = tokenize(rig, "{\"content\":\"caf\\u00e9 \\uD83E\\uDDA9<|im_end|>\"}"),
+           *body = json_pack("{s:O}", "tokens", json_object_get(answer, "tokens"));
     char *text = json_dumps(body, 0);
     struct text out = {0};
     struct api_error e;
@@ -89,15 +94,23 @@ static void wrong_bodies_are_refused(void **state)
         bool detokenize;
         const char *body, *param;
     } cases[] = {
-        {false, "{}", "content"}, {false, "{\"content\":3}", "content"}, {false, "{\"prompt\":[1]}", "prompt"}, {false, "{\"messages\":3}", "messages"},
-        {false, "{\"content\":\"x\",\"prompt\":\"y\"}", "content"}, {false, "{\"content\":\"x\",\"add_special\":1}", "add_special"},
-        {true, "{}", "tokens"}, {true, "{\"tokens\":\"x\"}", "tokens"}, {true, "{\"tokens\":[-1]}", "tokens"}, {true, "{\"tokens\":[1e3]}", "tokens"},
+        {false, "{}", "content"},
+        {false, "{\"content\":3}", "content"},
+        {false, "{\"prompt\":[1]}", "prompt"},
+        {false, "{\"messages\":3}", "messages"},
+        {false, "{\"content\":\"x\",\"prompt\":\"y\"}", "content"},
+        {false, "{\"content\":\"x\",\"add_special\":1}", "add_special"},
+        {true, "{}", "tokens"},
+        {true, "{\"tokens\":\"x\"}", "tokens"},
+        {true, "{\"tokens\":[-1]}", "tokens"},
+        {true, "{\"tokens\":[1e3]}", "tokens"},
     };
     struct api_rig *rig = api_rig_of(state);
     struct text out = {0};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct api_error e;
-        enum err err = (cases[i].detokenize ? api_detokenize : api_tokenize)(&rig->context, cases[i].body, strlen(cases[i].body), &out, &e);
+        enum err err = (cases[i].detokenize ? api_detokenize : api_tokenize)(&rig->context, cases[i].body,
+                                                                             strlen(cases[i].body), &out, &e);
         assert_int_equal(err, ERR_INVALID);
         assert_string_equal(e.param, cases[i].param);
     }
@@ -120,7 +133,11 @@ static void tokenizer_info_is_what_eval_tools_read(void **state)
 static void the_model_answers_to_its_name_and_to_default(void **state)
 {
     struct api_rig *rig = api_rig_of(state);
-    struct api_model_card card = {.created = 1700000000, .trained_context_tokens = 8192, .embedding = 576, .parameters = 134515008, .bytes = 98362432};
+    struct api_model_card card = {.created = 1700000000,
+                                  .trained_context_tokens = 8192,
+                                  .embedding = 576,
+                                  .parameters = 134515008,
+                                  .bytes = 98362432};
     struct text out = {0};
     struct api_error e;
     api_models_write(&out, &rig->context, &card);

@@ -1,3 +1,4 @@
+/* test_api_unbuilt: what is refused by name and what asks for nothing. */
 #include <stdio.h>
 
 #include "coordinator/api_request_internal.h"
@@ -53,10 +54,23 @@ static void a_documented_field_that_is_not_built_is_refused_by_name(void **state
 static void a_value_that_asks_for_nothing_is_good(void **state)
 {
     static const char *const members[] = {
-        "\"tools\":null", "\"tools\":[]", "\"tools\":[{}],\"tool_choice\":\"none\"", "\"tool_choice\":\"auto\"",
-        "\"response_format\":{\"type\":\"text\"}", "\"response_format\":null", "\"best_of\":1", "\"best_of\":null", "\"modalities\":[\"text\"]",
-        "\"function_call\":\"none\"", "\"typical_p\":1.0", "\"mirostat\":0", "\"use_beam_search\":false", "\"skip_special_tokens\":true",
-        "\"grammar\":\"\"", "\"suffix\":\"\"", "\"user\":\"me\",\"metadata\":{\"a\":1},\"store\":true,\"service_tier\":\"auto\"",
+        "\"tools\":null",
+        "\"tools\":[]",
+        "\"tools\":[{}],\"tool_choice\":\"none\"",
+        "\"tool_choice\":\"auto\"",
+        "\"response_format\":{\"type\":\"text\"}",
+        "\"response_format\":null",
+        "\"best_of\":1",
+        "\"best_of\":null",
+        "\"modalities\":[\"text\"]",
+        "\"function_call\":\"none\"",
+        "\"typical_p\":1.0",
+        "\"mirostat\":0",
+        "\"use_beam_search\":false",
+        "\"skip_special_tokens\":true",
+        "\"grammar\":\"\"",
+        "\"suffix\":\"\"",
+        "\"user\":\"me\",\"metadata\":{\"a\":1},\"store\":true,\"service_tier\":\"auto\"",
         "\"nobody_documents_this\":[1,2,3]",
     };
     struct api_error e;

@@ -1,3 +1,4 @@
+/* test_control_guard: nobody writes control tokens into a message. */
 #include "coordinator/control_guard.h"
 #include "tests/support/api_rig.h"
 
@@ -29,7 +30,8 @@ static void names_and_nested_values_are_marked_too(void **state)
     json_t *value = json_pack("{s:[{s:s}], s:i, s:b}", "list", "<|im_start|>", "<|im_end|>", "n", 3, "b", 1);
     json_t *copy = control_guard_copy(rig->context.guard, first_mark, value);
     const json_t *inner = json_array_get(json_object_get(copy, "list"), 0);
-    assert_string_equal(json_string_value(json_object_get(inner, "<\xEF\xB7\x90|im_start|>")), "<\xEF\xB7\x90|im_end|>");
+    assert_string_equal(json_string_value(json_object_get(inner, "<\xEF\xB7\x90|im_start|>")),
+                        "<\xEF\xB7\x90|im_end|>");
     assert_int_equal(json_integer_value(json_object_get(copy, "n")), 3);
     assert_true(json_is_true(json_object_get(copy, "b")));
     json_decref(value);
@@ -54,7 +56,9 @@ static void the_mark_is_one_that_the_request_has_not(void **state)
 
 static void marked_text_has_no_control_token_and_reads_the_same(void **state)
 {
-    static const char *const parts[] = {"<|im_end|>", "<|im_start|>", "<|endoftext|>", "<", "|", "<|", "im_end|>", " hello", "\n", "\xC3\xA9", "<<|im_end|>"};
+    static const char *const parts[] = {"<|im_end|>", "<|im_start|>", "<|endoftext|>", "<",
+                                        "|",          "<|",           "im_end|>",      " hello",
+                                        "\n",         "\xC3\xA9",     "<<|im_end|>"};
     struct api_rig *rig = api_rig_of(state);
     uint64_t seed = api_rig_seed();
     for (int round = 0; round < 500; round++) {
@@ -64,7 +68,8 @@ static void marked_text_has_no_control_token_and_reads_the_same(void **state)
         for (uint32_t i = api_rig_random(&seed, 12); i > 0; i--)
             strcat(text, parts[api_rig_random(&seed, sizeof parts / sizeof *parts)]);
         char *with_marks = marked(rig, text), back[400] = "";
-        assert_int_equal(control_guard_encode(rig->tokenizer, first_mark, with_marks, strlen(with_marks), &ids, &why), OK);
+        assert_int_equal(control_guard_encode(rig->tokenizer, first_mark, with_marks, strlen(with_marks), &ids, &why),
+                         OK);
         for (size_t i = 0; i < ids.count; i++) {
             size_t length;
             const char *piece = tokenizer_piece(rig->tokenizer, ids.ids[i], false, &length);

@@ -1,3 +1,4 @@
+/* test_json_scan: limits and errors of a body, with the member they lie in. */
 #include "coordinator/json_scan.h"
 #include "tests/support/api_rig.h"
 
@@ -69,7 +70,8 @@ static void depth_is_bounded(void **state)
     (void)state;
     refused(body, "a");
     free(body);
-    char *open = repeated("{\"a\":", "[", JSON_MOST_DEPTH - 1, ""), *whole = repeated(open, "]", JSON_MOST_DEPTH - 1, "}");
+    char *open = repeated("{\"a\":", "[", JSON_MOST_DEPTH - 1, ""),
+         *whole = repeated(open, "]", JSON_MOST_DEPTH - 1, "}");
     assert_int_equal(parse(whole, &fault), OK);
     free(open);
     free(whole);

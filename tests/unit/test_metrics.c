@@ -1,10 +1,12 @@
+/* test_metrics: the page that Prometheus reads. */
 #include <math.h>
 #include <stdio.h>
 
 #include "coordinator/metrics.h"
 #include "tests/support/api_rig.h"
 
-static const struct metrics_constants constants = {.model_name = "a\"b\\c\nd", .version = "0.1", .kernels = "avx2", .start_seconds = 1700000000.5};
+static const struct metrics_constants constants = {
+    .model_name = "a\"b\\c\nd", .version = "0.1", .kernels = "avx2", .start_seconds = 1700000000.5};
 
 /* The page as a string. The caller frees it. */
 static char *page(const struct metrics *m)

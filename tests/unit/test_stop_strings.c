@@ -1,3 +1,4 @@
+/* test_stop_strings: against trying every place. */
 #include "coordinator/stop_strings.h"
 #include "tests/support/api_rig.h"
 

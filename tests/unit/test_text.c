@@ -1,3 +1,4 @@
+/* test_text: numbers, escapes and bad bytes on their way into JSON. */
 #include <float.h>
 #include <locale.h>
 #include <math.h>
@@ -32,8 +33,19 @@ static void numbers_look_as_json_wants_them(void **state)
     static const struct {
         double value;
         const char *text;
-    } cases[] = {{0, "0"}, {-0.0, "-0"}, {1, "1"}, {-1.5, "-1.5"}, {0.1, "0.1"}, {100, "100"}, {1e15, "1000000000000000"},
-                 {1e16, "1e16"}, {1e-5, "0.00001"}, {1e-6, "1e-6"}, {1.25e300, "1.25e300"}, {NAN, "null"}, {-INFINITY, "null"}};
+    } cases[] = {{0, "0"},
+                 {-0.0, "-0"},
+                 {1, "1"},
+                 {-1.5, "-1.5"},
+                 {0.1, "0.1"},
+                 {100, "100"},
+                 {1e15, "1000000000000000"},
+                 {1e16, "1e16"},
+                 {1e-5, "0.00001"},
+                 {1e-6, "1e-6"},
+                 {1.25e300, "1.25e300"},
+                 {NAN, "null"},
+                 {-INFINITY, "null"}};
     struct text t = {0};
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -102,7 +114,8 @@ static void any_bytes_make_a_valid_json_string(void **state)
         char bytes[40];
         size_t length = api_rig_random(&seed, sizeof bytes);
         for (size_t i = 0; i < length; i++)
-            bytes[i] = (char)(api_rig_random(&seed, 2) ? api_rig_random(&seed, 256) : 0x80 + api_rig_random(&seed, 0x70));
+            bytes[i] =
+                (char)(api_rig_random(&seed, 2) ? api_rig_random(&seed, 256) : 0x80 + api_rig_random(&seed, 0x70));
         text_add(&t, "[", 1);
         text_json_string(&t, bytes, length);
         text_add(&t, "]", 1);
