@@ -138,7 +138,7 @@ test: ## Runs every test after installing and building what it needs; its last l
 	@python3 tests/run_tests.py --build $(BIN) --programs $(TESTS)
 
 check: tests ## Runs the unit and kernel tests only, in seconds; SAN=address, undefined or thread watches them.
-	@python3 tests/run_tests.py --build $(BIN) --only-programs --programs $(TESTS)
+	@python3 tests/run_tests.py --build $(BIN) --only-programs $(if $(SAN),--program-limit 900) --programs $(TESTS)
 
 check-long: ## Runs the unit tests under each sanitizer, then every suite in its long form.
 	@$(MAKE) deps
