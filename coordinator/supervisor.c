@@ -412,6 +412,8 @@ static void on_gone(evutil_socket_t fd, short what, void *arg)
         if (p->stage == PROCESS_STARTING && suspect && ++s->start_deaths >= START_DEATHS_MOST)
             hopeless(s, "workers die as soon as they start; the log above says why");
         process_move(p, PROCESS_GONE);
+    } else if (suspect) {
+        log_warn("worker process %d %s", (int)pid, how);
     }
     if (rank && suspect)
         count_suspect(s, rank);
