@@ -54,10 +54,13 @@ static void every_command_comes_out_as_it_went_in(void **state)
     command.assign.rank = 2;
     command.assign.ranks = 3;
     memcpy(command.assign.slots, (uint32_t[]){9, 0, 4}, 12);
+    command.assign.cpu = UINT32_MAX;
     command_survives();
     assert_memory_equal(&received.assign, &command.assign, 16 + 12);
+    assert_int_equal(received.assign.cpu, UINT32_MAX);
 
     command.kind = COMMAND_BUILD;
+    command.build.group = 1;
     command.build.rank = 0;
     command.build.ranks = 2;
     memset(command.build.model_path, 'm', MODEL_PATH_MAX);
@@ -65,6 +68,7 @@ static void every_command_comes_out_as_it_went_in(void **state)
     command_survives();
     assert_string_equal(received.build.model_path, command.build.model_path);
     assert_int_equal(received.build.ranks, 2);
+    assert_int_equal(received.build.group, 1);
 
     command.kind = COMMAND_STOP;
     command_survives();
