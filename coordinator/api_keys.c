@@ -58,10 +58,10 @@ static void hash_key(const struct api_keys *k, const char *text, size_t length, 
 enum err api_keys_open(struct api_keys *k, const char *path, struct why *why)
 {
     *k = (struct api_keys){0};
-    if (!*path)
-        return OK;
     if (getrandom(k->secret, sizeof k->secret, 0) != sizeof k->secret)
         return because_errno(why, ERR_IO, "could not get random numbers for the API keys");
+    if (!*path)
+        return OK;
     FILE *file = fopen(path, "re");
     if (!file)
         return because_errno(why, ERR_IO, "could not read the API keys \"%.200s\"", path);
@@ -102,4 +102,10 @@ bool api_keys_allow(const struct api_keys *k, const char *authorization, const c
         found |= ((k->hashes[i][0] ^ offered[0]) | (k->hashes[i][1] ^ offered[1])) == 0;
     *salt = found ? offered[0] : 0;
     return found;
+}
+
+uint64_t api_keys_salt(const struct api_keys *k, uint64_t tenant, uint64_t cache_salt)
+{
+    uint64_t both[2] = {tenant, cache_salt};
+    return cache_salt ? siphash(k->secret, (const uint8_t *)both, sizeof both) : tenant;
 }

@@ -27,4 +27,7 @@ enum err api_keys_open(struct api_keys *k, const char *path, struct why *why);
  */
 bool api_keys_allow(const struct api_keys *k, const char *authorization, const char *x_api_key, uint64_t *salt);
 
+/* Pages are kept apart by tenant and by the request's own cache_salt; 0 and 0 give 0. */
+uint64_t api_keys_salt(const struct api_keys *k, uint64_t tenant, uint64_t cache_salt);
+
 #endif

@@ -378,7 +378,7 @@ static enum err submit(struct live_request *r, struct why *why)
             .token_count = prompt->count,
             .max_tokens = prompt->max_tokens,
             .score_prompt = r->request->score_prompt,
-            .salt = r->salt ^ r->request->cache_salt,
+            .salt = api_keys_salt(&r->server->keys, r->salt, r->request->cache_salt),
             .id = r->id,
             .events = &events,
             .owner = &r->live[i],

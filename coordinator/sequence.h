@@ -15,6 +15,7 @@
 #include "base/sampling.h"
 #include "shm/layout.h"
 #include "shm/results.h"
+#include "shm/session.h"
 
 enum sequence_state { SEQUENCE_WAITING, SEQUENCE_PREFILL, SEQUENCE_DECODE, SEQUENCE_DONE };
 
@@ -58,7 +59,7 @@ struct sequence {
     enum sequence_state state;
     struct sequence_spec spec;
     uint32_t *tokens;           /* own copy of all n_tok tokens; room for the most it can have */
-    char id[40];
+    char id[SESSION_ID_BYTES];
     uint64_t arrived_us, admitted_us;
     uint64_t order;             /* of arrival; the largest is the youngest */
 

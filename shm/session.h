@@ -13,7 +13,7 @@
 #include "shm/arena.h"
 #include "shm/layout.h"
 
-enum { SESSION_ID_BYTES = 40, SESSION_CLIENT_BYTES = 1024 };
+enum { SESSION_ID_BYTES = 48, SESSION_CLIENT_BYTES = 1024 };
 
 /* FREE -> LIVE -> RETIRED (plans in flight may name it) -> FREE */
 enum session_state { SESSION_FREE, SESSION_LIVE, SESSION_RETIRED };
@@ -45,8 +45,8 @@ struct session_slot {
     alignas(CACHE_LINE) uint8_t client[SESSION_CLIENT_BYTES]; /* the coordinator's own; opaque here */
     alignas(CACHE_LINE) uint32_t tokens[];
 };
-static_assert(offsetof(struct session_slot, commit) == CACHE_LINE, "layout changed: bump LAYOUT_VERSION");
-static_assert(offsetof(struct session_slot, sampling) == 2 * CACHE_LINE, "layout changed: bump LAYOUT_VERSION");
+static_assert(offsetof(struct session_slot, commit) == 2 * CACHE_LINE, "layout changed: bump LAYOUT_VERSION");
+static_assert(offsetof(struct session_slot, sampling) == 3 * CACHE_LINE, "layout changed: bump LAYOUT_VERSION");
 
 struct session_progress {
     uint32_t tokens; /* n_tok */
