@@ -41,7 +41,7 @@ struct step_row {
     uint32_t session, session_generation;
     uint32_t first, count; /* count >= 1 */
     uint32_t flags;        /* ROW_… */
-    uint32_t history; /* tokens of the session that are said: what penalties look at, besides the token handed over */
+    uint32_t history;  /* tokens of the session that are said: what penalties look at, besides the token handed over */
     uint32_t previous; /* 0: token ids stand in the session; 1 + i: the one input token is entry i of the step before */
 };
 
@@ -70,7 +70,7 @@ struct command {
         struct {
             uint32_t epoch, group, rank, ranks;
             uint32_t slots[GROUP_RANKS_MAX]; /* by rank */
-            uint32_t cpu; /* of the receiver's computing thread; UINT32_MAX: any */
+            uint32_t cpu;                    /* of the receiver's computing thread; UINT32_MAX: any */
         } assign;
         struct {
             uint32_t group, rank, ranks;

@@ -66,8 +66,8 @@ struct arena_geometry {
     uint64_t model_bytes;                  /* the opaque model block in `table` */
     uint64_t weights_bytes;                /* of each weights.N */
     uint64_t work_bytes;                   /* of each work.G after its result slots */
-    uint8_t group_node[GROUPS_MAX]; /* the node that group G works on */
-    uint8_t os_node[NODES_MAX];     /* what the kernel calls node N; not asked when there is only one */
+    uint8_t group_node[GROUPS_MAX];        /* the node that group G works on */
+    uint8_t os_node[NODES_MAX];            /* what the kernel calls node N; not asked when there is only one */
 };
 static_assert(sizeof(struct arena_geometry) == 120, "layout changed: bump LAYOUT_VERSION");
 
