@@ -164,6 +164,39 @@ static void report(const struct kernels *k, enum tensor_type type, struct shape 
     fflush(stdout);
 }
 
+/* Attention of one kv head with 3 query heads of 64 dimensions, the last `queries` of `positions`. A MAC is one of QK or of PV. */
+static void report_attention(const struct kernels *k, uint32_t queries, uint32_t positions, int rounds)
+{
+    enum { HEADS = 3, DIM = 64, PAGE_BYTES = 2 * DIM * ATTENTION_PAGE * 2 };
+    uint32_t pages = (positions + ATTENTION_PAGE - 1) / ATTENTION_PAGE;
+    uint8_t *memory = allocate((size_t)pages * PAGE_BYTES);
+    const uint8_t **table = allocate(pages * sizeof *table);
+    float *q = allocate(queries * HEADS * DIM * sizeof *q), *out = allocate(queries * HEADS * DIM * sizeof *out);
+    for (size_t i = 0; i < (size_t)pages * PAGE_BYTES; i += 2)
+        memory[i + 1] = 0x30 | (uint8_t)(i * 7 % 11);
+    for (uint32_t p = 0; p < pages; p++)
+        table[p] = memory + (size_t)p * PAGE_BYTES;
+    struct attention a = {.q = q, .q_stride = HEADS * DIM, .out = out, .out_stride = HEADS * DIM, .queries = queries,
+                          .first = positions - queries, .heads = HEADS, .head_dim = DIM, .scale = 0.125f, .pages = table,
+                          .v_offset = PAGE_BYTES / 2, .scratch = allocate(attention_scratch_bytes(DIM))};
+    double best = 1e9;
+    for (int r = 0; r < rounds; r++) {
+        uint64_t done = 0;
+        double start = seconds(), now = start;
+        for (; done == 0 || now - start < ROUND_US * 1e-6; done++, now = seconds())
+            k->attend(&a);
+        best = (now - start) / (double)done < best ? (now - start) / (double)done : best;
+    }
+    double macs = ((double)positions - (double)(queries - 1) / 2) * queries * HEADS * DIM * 2;
+    printf("%-9s attend %4u queries, %5u positions  %8.1f GMAC/s   %8.2f us\n", k->name, queries, positions, macs / best * 1e-9,
+           best * 1e6);
+    free(memory);
+    free(table);
+    free(q);
+    free(out);
+    free(a.scratch);
+}
+
 static int usage(const char *program)
 {
     fprintf(stderr, "usage: %s [--kernels NAME] [--type NAME] [--shape ROWSxCOLS] [--tokens N] [--rounds N] [--warm]\n", program);
@@ -221,6 +254,10 @@ int main(int argc, char **argv)
             for (size_t b = 0; b < (tokens ? 1 : sizeof batches / sizeof *batches); b++)
                 report(chosen, t, shape, tokens ? (uint32_t)tokens : batches[b], rounds, warm, &roofs);
         }
+    }
+    for (uint32_t positions = 64; !type && !tokens && positions <= 4096; positions *= 8) {
+        report_attention(chosen, 1, positions, rounds);
+        report_attention(chosen, 64, positions, rounds);
     }
     return 0;
 }

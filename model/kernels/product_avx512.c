@@ -2,8 +2,8 @@
  * product_avx512: matrix products with VNNI. One register holds 16 rows x 4 k of codes, one vpdpbusd multiplies it with
  * 4 inputs of one token (broadcast from memory) into 16 int32 sums, so no horizontal sum is ever needed.
  *
- * Up to 8 tokens: tiles are unpacked in registers. More: a row tile is unpacked into scratch once and then multiplied
- * with each group of 8 tokens. Functions here are specialised by inlining: `type`, `f` and `n` are constants in each use.
+ * Up to 8 tokens: tiles are unpacked in registers; the processor fetches ahead well enough by itself. More: the unpacked
+ * row tile also goes to scratch and is multiplied with each further group of 8 tokens. Functions here are specialised by inlining: `type`, `f` and `n` are constants in each use.
  */
 #include <immintrin.h>
 
@@ -14,7 +14,7 @@
 #define SPECIALISED static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 8")
 
-enum { GROUPS = TILE_K / 4, PREFETCH_BYTES = 2048 };
+enum { GROUPS = TILE_K / 4 };
 
 typedef uint16_t words __attribute__((vector_size(64)));
 
@@ -225,12 +225,6 @@ SPECIALISED unsigned bits_of(uint8_t bias)
     return bias ? (unsigned)__builtin_ctz(bias) : 0;
 }
 
-SPECIALISED void prefetch_tile(const uint8_t *at, uint32_t size)
-{
-    for (uint32_t line = 0; line < size; line += 64)
-        _mm_prefetch((const char *)at + line, _MM_HINT_T0);
-}
-
 SPECIALISED void keep_block(struct tile_format f, const struct block_registers *from, struct unpacked_block *to)
 {
     UNROLL
@@ -254,10 +248,6 @@ SPECIALISED void product_first(struct tile_format f, uint32_t n, const uint8_t *
     for (uint32_t c = 0; c < n; c++)
         y[c] = _mm512_setzero_ps();
     for (uint32_t b = 0; b < a->cols / TILE_K; b++) {
-        if (!keep) {
-            const uint8_t *head;
-            prefetch_tile(tile_at(f, row_tile, b, &head) + PREFETCH_BYTES, tile_bytes(f));
-        }
         unpack_block(f, row_tile, b, &registers);
         if (keep)
             keep_block(f, &registers, &keep[b]);
@@ -277,7 +267,8 @@ SPECIALISED void product_group(uint32_t sub_blocks, bool minimum, unsigned bias_
     for (uint32_t c = 0; c < n; c++)
         y[c] = _mm512_setzero_ps();
     for (uint32_t b = 0; b < a->cols / TILE_K; b++) {
-        prefetch_tile(next + (size_t)b * ahead, ahead);
+        for (uint32_t line = 0; line < ahead; line += 64)
+            _mm_prefetch((const char *)next + (size_t)b * ahead + line, _MM_HINT_T0);
         UNROLL
         for (int g = 0; g < GROUPS; g++)
             registers.code[g] = _mm512_load_si512(w[b].code[g]);
@@ -297,15 +288,15 @@ SPECIALISED void product_groups(uint32_t sub_blocks, bool minimum, unsigned bias
                                 uint32_t tile, const struct activations *a, const struct destination *to, const uint8_t *next,
                                 uint32_t ahead)
 {
-    uint32_t whole = a->tokens / ACTIVATION_GROUP, rest = a->tokens % ACTIVATION_GROUP;
-    for (uint32_t group = 1; group < whole; group++, ahead = 0)
-        product_group(sub_blocks, minimum, bias_bits, 8, w, tile, group, a, to, next, ahead);
-    if (rest > 4)
-        product_group(sub_blocks, minimum, bias_bits, 8, w, tile, whole, a, to, next, ahead);
-    else if (rest > 2)
-        product_group(sub_blocks, minimum, bias_bits, 4, w, tile, whole, a, to, next, ahead);
-    else if (rest > 0)
-        product_group(sub_blocks, minimum, bias_bits, 2, w, tile, whole, a, to, next, ahead);
+    for (uint32_t group = 1; group * ACTIVATION_GROUP < a->tokens; group++, ahead = 0) {
+        uint32_t left = a->tokens - group * ACTIVATION_GROUP;
+        if (left > 4)
+            product_group(sub_blocks, minimum, bias_bits, 8, w, tile, group, a, to, next, ahead);
+        else if (left > 2)
+            product_group(sub_blocks, minimum, bias_bits, 4, w, tile, group, a, to, next, ahead);
+        else
+            product_group(sub_blocks, minimum, bias_bits, 2, w, tile, group, a, to, next, ahead);
+    }
 }
 
 static void product_unpacked(struct tile_format f, const struct unpacked_block *w, uint32_t tile, const struct activations *a,
@@ -340,10 +331,8 @@ SPECIALISED void product_quantised(enum tensor_type type, const struct tile_matr
                                    const struct activations *a, const struct destination *to, void *scratch)
 {
     struct tile_format f = tile_format(type);
-    if (a->tokens > ACTIVATION_GROUP)
-        product_rows(f, 8, w, first_tile, last_tile, a, to, scratch);
-    else if (a->tokens > 4)
-        product_rows(f, 8, w, first_tile, last_tile, a, to, NULL);
+    if (a->tokens > 4)
+        product_rows(f, 8, w, first_tile, last_tile, a, to, a->tokens > ACTIVATION_GROUP ? scratch : NULL);
     else if (a->tokens > 2)
         product_rows(f, 4, w, first_tile, last_tile, a, to, NULL);
     else if (a->tokens > 1)
