@@ -45,13 +45,15 @@ export async function ask(path, { body, signal } = {}) {
 /* A line ends with LF, CR LF or CR; a CR at the very end waits for what follows it. */
 const LINE_END = /\r\n|\n|\r(?!\n|$)/;
 
-/* Yields the data of each server-sent event of a response. Comments and an event without its closing line are dropped. */
+/* Yields the data of each server-sent event of a response; comments and an event that was cut off are dropped. */
 export async function* eventData(response) {
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     let rest = "", data = [];
     try {
         for (;;) {
             const { value, done } = await reader.read();
+            if (done && rest === "\r" && data.length > 0) /* the last CR has waited for nothing: it closes an event */
+                yield data.join("\n");
             if (done)
                 return;
             const lines = (rest + value).split(LINE_END);

@@ -1,8 +1,8 @@
 /*
  * chat: a conversation, one answer at a time.
  *
- * `turns` is the conversation: {role: "user", content} and {role: "assistant", content, stats, note, error}, in turn; the
- * page shows what it holds. It lasts as long as the tab.
+ * `turns` is the conversation: {role: "user", content} and {role: "assistant", content, stats, note, error}, in turn.
+ * The page shows what it holds. It lasts as long as the tab.
  */
 import { completionChunks } from "./api.js";
 import { showMarkdown } from "./markdown.js";
@@ -145,8 +145,8 @@ async function receive(turn, signal) {
         drawn = true;
         keepingEnd(() => showTurn(turn));
     };
-    const body = requestBody({ model: "default", messages: messages(), stream: true, stream_options: { include_usage: true } });
-    for await (const chunk of completionChunks(body, signal)) {
+    const request = { model: "default", messages: messages(), stream: true, stream_options: { include_usage: true } };
+    for await (const chunk of completionChunks(requestBody(request), signal)) {
         if (chunk.usage)
             turn.stats.usage = chunk.usage;
         const choice = chunk.choices && chunk.choices[0];

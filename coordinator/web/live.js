@@ -1,7 +1,7 @@
 /*
  * live: what the server is doing, from GET /quire/state twice a second while the page can be seen.
  *
- * The next question goes out only when the last one has been answered: a slow server is not asked faster than it answers.
+ * The next question goes out only when the last one has been answered: a slow server is asked less often.
  */
 import { ask } from "./api.js";
 import { countKinds, PageMap } from "./page_map.js";
@@ -28,7 +28,7 @@ function duration(seconds) {
     if (whole < 60)
         return `${whole} s`;
     if (minutes < 60)
-        return `${minutes} min ${whole % 60} s`;
+        return `${minutes} min`;
     return hours < 48 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} days`;
 }
 
@@ -87,7 +87,8 @@ function showSessions(sessions, waiting) {
     ], (row, session) => {
         row.title = session.id;
     });
-    setText("sessions-count", `${number.format(sessions.length)} running` + (waiting > 0 ? `, ${number.format(waiting)} waiting` : ""));
+    const queue = waiting > 0 ? `, ${number.format(waiting)} waiting` : "";
+    setText("sessions-count", `${number.format(sessions.length)} running${queue}`);
     at("no-sessions").hidden = sessions.length > 0;
     at("sessions").closest("table").hidden = sessions.length === 0;
 }
@@ -142,7 +143,8 @@ function showPages(pages) {
     map.show(pages);
     for (const name of ["shared", "used", "cached", "free"])
         setText(`pages-${name}`, number.format(pages[name]));
-    setText("page-size", `${number.format(pages.total)} of ${pages.page_tokens} tokens and ${bytes(pages.page_bytes)} each`);
+    const size = `${pages.page_tokens} tokens and ${bytes(pages.page_bytes)}`;
+    setText("page-size", `${number.format(pages.total)} of ${size} each`);
     setText("map-scale", map.perCell > 1 ? `one cell: ${map.perCell} pages` : "one cell: one page");
     at("page-map").setAttribute("aria-label", `${counted(pages.total, "page", "pages")}: ${pages.used} in use, ` +
         `${kinds.shared} of these shared; ${pages.cached} cached; ${pages.free} free.`);
@@ -227,7 +229,8 @@ async function reasonNotReady() {
 }
 
 async function look() {
-    const [state, reason] = await Promise.all([ask("quire/state").then((response) => response.json()), reasonNotReady()]);
+    const asked = ask("quire/state").then((response) => response.json());
+    const [state, reason] = await Promise.all([asked, reasonNotReady()]);
     showState(state);
     showLoading(state.loading);
     at("notice-settings").hidden = true;

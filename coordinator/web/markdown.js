@@ -11,8 +11,12 @@ const ITEM = /^( *)(?:[-*+]|(\d{1,9})[.)])\s+(.*)$/;
 const QUOTE = /^ {0,3}> ?(.*)$/;
 const RULE = /^ {0,3}([-*_])(?:\s*\1){2,}\s*$/;
 
-/* code, bold, italic, link; what fits none of them is text */
-const INLINE = /(`+)([^`]|[^`].*?[^`])\1(?!`)|\*\*(?=\S)(.+?)\*\*|\*(?=[^\s*])([^*]*[^\s*])\*|\[([^\]\n]+)\]\(([^()\s]+)\)/s;
+/* What fits none of them is text. */
+const CODE = /(`+)([^`]|[^`].*?[^`])\1(?!`)/s;
+const BOLD = /\*\*(?=\S)(.+?)\*\*/s;
+const ITALIC = /\*(?=[^\s*])([^*]*[^\s*])\*/s;
+const LINK = /\[([^\]\n]+)\]\(([^()\s]+)\)/s;
+const INLINE = new RegExp([CODE, BOLD, ITALIC, LINK].map((form) => form.source).join("|"), "s");
 
 function element(name, ...children) {
     const made = document.createElement(name);
@@ -104,7 +108,7 @@ function list(lines) {
 /* ---- blocks: consecutive lines and how they are shown ---- */
 
 const isBlank = (line) => line.trim() === "";
-const startsBlock = (line) => FENCE.test(line) || HEADING.test(line) || ITEM.test(line) || QUOTE.test(line) || RULE.test(line);
+const startsBlock = (line) => [FENCE, HEADING, ITEM, QUOTE, RULE].some((form) => form.test(line));
 
 function takeWhile(lines, from, fits) {
     let end = from;
@@ -118,7 +122,7 @@ function blockAt(lines, at) {
     const line = lines[at];
     const fence = FENCE.exec(line);
     if (fence) {
-        const end = takeWhile(lines, at + 1, (other) => !other.trim().startsWith(fence[1]) || other.trim().length > fence[1].length);
+        const end = takeWhile(lines, at + 1, (other) => other.trim() !== fence[1]);
         return [end + 1, () => codeBlock(lines.slice(at + 1, end), fence[2])];
     }
     const heading = HEADING.exec(line);
@@ -128,11 +132,13 @@ function blockAt(lines, at) {
         return [at + 1, () => element("hr")];
     if (QUOTE.test(line)) {
         const end = takeWhile(lines, at, (other) => QUOTE.test(other));
-        return [end, () => element("blockquote", ...toNodes(lines.slice(at, end).map((other) => QUOTE.exec(other)[1]).join("\n")))];
+        const quoted = lines.slice(at, end).map((other) => QUOTE.exec(other)[1]).join("\n");
+        return [end, () => element("blockquote", ...blocks(quoted).map((block) => block.make()))];
     }
     if (ITEM.test(line)) {
-        const end = takeWhile(lines, at, (other, i) => ITEM.test(other) || (/^\s+\S/.test(other) && !FENCE.test(other)) ||
-            (isBlank(other) && ITEM.test(lines[i + 1] || "")));
+        const indented = (other) => /^\s+\S/.test(other) && !FENCE.test(other);
+        const gap = (other, i) => isBlank(other) && ITEM.test(lines[i + 1] || "");
+        const end = takeWhile(lines, at, (other, i) => ITEM.test(other) || indented(other) || gap(other, i));
         return [end, () => list(lines.slice(at, end))];
     }
     const end = takeWhile(lines, at + 1, (other) => !isBlank(other) && !startsBlock(other));
@@ -152,10 +158,6 @@ function blocks(text) {
         at = end;
     }
     return found;
-}
-
-function toNodes(text) {
-    return blocks(text).map((block) => block.make());
 }
 
 const shown = new WeakMap(); /* container -> sources of its children */

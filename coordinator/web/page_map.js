@@ -7,10 +7,10 @@
 
 const KINDS = ["shared", "used", "cached", "retired", "free"];
 const LARGEST = 20, SMALLEST = 7; /* from one cell to the next, CSS pixels */
-const HIGHEST = 236;
+const HIGHEST = 190;
 const GLOW_MS = 700; /* how long a cell that has changed stands out */
 
-/* How many pages are of each kind, each counted once. Retired: their session has ended, a step on its way still names them. */
+/* How many pages are of each kind, each counted once. Retired: their session has ended, a step still names them. */
 export function countKinds(pages) {
     const { total, free, used, cached } = pages;
     const shared = Math.min(pages.shared, used);
@@ -93,32 +93,17 @@ export class PageMap {
     }
 
     draw() {
-        const scale = devicePixelRatio || 1, { pitch, columns } = this.place;
-        const context = this.canvas.getContext("2d"), now = performance.now();
-        const colours = KINDS.map((kind) => this.colours.getPropertyValue(`--page-${kind}`).trim());
-        const mark = this.colours.getPropertyValue("--page-mark").trim(), glow = this.colours.getPropertyValue("--page-glow").trim();
-        const side = pitch - (pitch > 9 ? 3 : pitch > 7 ? 2 : 1.5), radius = pitch > 9 ? 3 : 1.5;
-        let glowing = false;
+        const scale = devicePixelRatio || 1, now = performance.now();
+        const context = this.canvas.getContext("2d");
         context.setTransform(scale, 0, 0, scale, 0, 0);
         context.clearRect(0, 0, this.canvas.width, this.canvas.height);
+        const colour = (name) => this.colours.getPropertyValue(`--page-${name}`).trim();
+        const paint = { context, kinds: KINDS.map(colour), mark: colour("mark"), glow: colour("glow") };
+        let glowing = false;
         for (let cell = 0; cell < this.kinds.length; cell++) {
-            const x = (cell % columns) * pitch, y = Math.floor(cell / columns) * pitch;
-            context.beginPath();
-            context.roundRect(x, y, side, side, radius);
-            context.fillStyle = colours[this.kinds[cell]];
-            context.fill();
-            if (KINDS[this.kinds[cell]] === "shared") { /* a mark, for eyes that do not part the colours */
-                context.fillStyle = mark;
-                context.fillRect(x + side / 2 - side / 8, y + side / 4, side / 4, side / 2);
-            }
-            const age = (now - this.changedAt[cell]) / GLOW_MS;
-            if (age < 1) {
-                glowing = true;
-                context.globalAlpha = 1 - age;
-                context.fillStyle = glow;
-                context.fill();
-                context.globalAlpha = 1;
-            }
+            const glow = 1 - (now - this.changedAt[cell]) / GLOW_MS;
+            this.drawCell(paint, cell, Math.max(glow, 0));
+            glowing ||= glow > 0;
         }
         if (glowing && !this.drawing) {
             this.drawing = true;
@@ -126,6 +111,25 @@ export class PageMap {
                 this.drawing = false;
                 this.draw();
             });
+        }
+    }
+
+    drawCell({ context, kinds, mark, glow }, cell, glowShare) {
+        const { pitch, columns } = this.place;
+        const side = pitch - (pitch > 9 ? 3 : 2), x = (cell % columns) * pitch, y = Math.floor(cell / columns) * pitch;
+        context.beginPath();
+        context.roundRect(x, y, side, side, side / 5);
+        context.fillStyle = kinds[this.kinds[cell]];
+        context.fill();
+        if (glowShare > 0) {
+            context.globalAlpha = glowShare;
+            context.fillStyle = glow;
+            context.fill();
+            context.globalAlpha = 1;
+        }
+        if (KINDS[this.kinds[cell]] === "shared") { /* a mark, for eyes that do not part the colours */
+            context.fillStyle = mark;
+            context.fillRect(x + side * 3 / 8, y + side / 4, side / 4, side / 2);
         }
     }
 }

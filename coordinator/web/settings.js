@@ -1,8 +1,8 @@
 /*
  * settings: what the drawer holds, how long the browser keeps it, and what of it goes into a request.
  *
- * Sampling and the system prompt stay in localStorage; the API key lives as long as the tab, in sessionStorage. A browser
- * that stores nothing is good too: then everything lasts until the page is loaded again.
+ * Sampling and the system prompt stay in localStorage; the API key lives as long as the tab, in sessionStorage. In a
+ * browser that stores nothing everything lasts until the page is loaded again.
  */
 
 const SETTINGS = "quire.settings";
