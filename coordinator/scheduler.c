@@ -144,14 +144,16 @@ static void forget_in_flights(struct group *group, const struct sequence *q)
                 group->flights[i]->owners[r] = NULL;
 }
 
-/* Gives pages, row and slot back; who takes them next waits for the last plan that names them. */
+/*
+ * Gives pages and slot back; who takes them next waits for the last plan that names them. The row stays as it is until then: a
+ * worker that has such a plan before it still reads it.
+ */
 static void leave_slot(struct scheduler *s, struct sequence *q)
 {
     struct group *group = &s->groups[q->group];
     forget_in_flights(group, q);
     for (uint32_t i = q->pages; i-- > 0;) /* last first: a page is never evicted before those behind it */
         page_pool_release(s->pool, sequence_row_entry(s->arena, q->slot, 0, i).page, q->last_plan);
-    sequence_row_end(s->arena, q->slot);
     session_slots_release(s->slots, q->slot, q->last_plan);
     q->slot = SESSION_NONE;
     q->pages = q->indexed = q->sealed = 0;

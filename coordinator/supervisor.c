@@ -58,6 +58,7 @@ struct group_state {
     uint32_t node;
     uint32_t first_rank, rank_count; /* in ranks; closed ones included */
     uint64_t since_us;
+    uint64_t arrivals, arrived_us; /* sum of the ranks' arrival words, and when it last moved */
 };
 
 struct supervisor {
@@ -108,9 +109,9 @@ static void process_move(struct process *p, enum process_stage to)
 static void group_move(struct group_state *g, enum group_stage to)
 {
     static const uint8_t may_follow[] = {
-        [GROUP_INCOMPLETE] = 1u << GROUP_JOINING,
-        [GROUP_JOINING] = 1u << GROUP_INCOMPLETE | 1u << GROUP_BUILDING | 1u << GROUP_UP,
-        [GROUP_BUILDING] = 1u << GROUP_INCOMPLETE | 1u << GROUP_UP,
+        [GROUP_INCOMPLETE] = 1u << GROUP_BUILDING | 1u << GROUP_JOINING,
+        [GROUP_BUILDING] = 1u << GROUP_INCOMPLETE | 1u << GROUP_JOINING,
+        [GROUP_JOINING] = 1u << GROUP_INCOMPLETE | 1u << GROUP_UP,
         [GROUP_UP] = 1u << GROUP_INCOMPLETE,
     };
     must(may_follow[g->stage] & 1u << to);
@@ -299,11 +300,10 @@ static void begin_join(struct supervisor *s, struct group_state *g)
     set_tick(s, TICK_US);
 }
 
-/* Another group of the node makes the weights, or is about to. */
 static bool someone_builds(const struct supervisor *s, uint32_t node)
 {
     for (uint32_t g = 0; g < s->group_count; g++)
-        if (s->groups[g].node == node && s->groups[g].stage != GROUP_INCOMPLETE)
+        if (s->groups[g].node == node && s->groups[g].stage == GROUP_BUILDING)
             return true;
     return false;
 }
@@ -313,9 +313,12 @@ static void advance_groups(struct supervisor *s)
 {
     for (uint32_t i = 0; i < s->group_count; i++) {
         struct group_state *g = &s->groups[i];
-        if (g->stage == GROUP_INCOMPLETE && is_complete(s, g) &&
-            (arena_weights_built(s->config.arena, g->node) || !someone_builds(s, g->node)))
+        if (g->stage != GROUP_INCOMPLETE || !is_complete(s, g))
+            continue;
+        if (arena_weights_built(s->config.arena, g->node))
             begin_join(s, g);
+        else if (!someone_builds(s, g->node))
+            begin_build(s, g);
     }
 }
 
@@ -435,12 +438,6 @@ static void take_hello(struct supervisor *s, struct process *p)
     fill_groups(s);
 }
 
-static void raise_group(struct supervisor *s, struct group_state *g)
-{
-    group_move(g, GROUP_UP);
-    s->hooks.group_up(s->hooks.world, (uint32_t)(g - s->groups), g->epoch);
-}
-
 static void take_assigned(struct supervisor *s, struct process *p, uint32_t epoch)
 {
     struct group_state *g = &s->groups[s->ranks[p->rank].group];
@@ -452,10 +449,8 @@ static void take_assigned(struct supervisor *s, struct process *p, uint32_t epoc
     for (uint32_t i = 0; i < n; i++)
         if (!who[i]->assigned)
             return;
-    if (arena_weights_built(s->config.arena, g->node))
-        raise_group(s, g);
-    else
-        begin_build(s, g);
+    group_move(g, GROUP_UP);
+    s->hooks.group_up(s->hooks.world, (uint32_t)(g - s->groups), g->epoch);
 }
 
 static void take_built(struct supervisor *s, struct process *p)
@@ -470,7 +465,7 @@ static void take_built(struct supervisor *s, struct process *p)
         if (!who[i]->built)
             return;
     arena_mark_weights_built(s->config.arena, g->node);
-    raise_group(s, g);
+    begin_join(s, g);
     advance_groups(s); /* others of the node waited for the weights */
 }
 
@@ -597,6 +592,20 @@ static void check_lives(struct supervisor *s)
     }
 }
 
+/* A group that still meets is slow, not stuck: somebody else may have its cores. */
+static void note_arrivals(struct supervisor *s, struct group_state *g, uint64_t now)
+{
+    struct process *who[GROUP_RANKS_MAX];
+    uint32_t n = members(s, g, who);
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < n; i++)
+        sum += atomic_load_explicit(&worker_slot_at(s->config.arena, who[i]->slot)->arrived, memory_order_relaxed); /* only whether it moves */
+    if (sum != g->arrivals) {
+        g->arrivals = sum;
+        g->arrived_us = now;
+    }
+}
+
 static void check_hangs(struct supervisor *s)
 {
     uint64_t now = now_us();
@@ -605,7 +614,9 @@ static void check_hangs(struct supervisor *s)
         uint64_t since, planned;
         if (g->stage == GROUP_UP && s->hooks.in_flight(s->hooks.world, i, &since, &planned)) {
             uint64_t most = planned * HANG_FACTOR > HANG_LEAST_US ? planned * HANG_FACTOR : HANG_LEAST_US;
-            if (now > since && now - since > most)
+            note_arrivals(s, g, now);
+            uint64_t quiet_since = since > g->arrived_us ? since : g->arrived_us;
+            if (now > quiet_since && now - quiet_since > most)
                 end_the_late(s, g);
         } else if (g->stage == GROUP_JOINING && now - g->since_us > JOIN_MOST_US) {
             struct process *who[GROUP_RANKS_MAX];

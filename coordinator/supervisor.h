@@ -2,7 +2,7 @@
  * supervisor: worker processes and the groups they form. It spawns, watches, replaces; it knows no sequence and no plan.
  *
  * A process:  STARTING -> SPARE -> RANKED -> GONE -> (reaped) its slot is free
- * A group:    INCOMPLETE -> JOINING -> (BUILDING: one group of a node, once) -> UP;  a rank is lost: any -> INCOMPLETE
+ * A group:    INCOMPLETE -> (BUILDING: one group of a node, once) -> JOINING -> UP;  a rank is lost: any -> INCOMPLETE
  *
  * When a rank dies, the group's epoch is raised at once: every wait in a barrier ends, every plan in flight is void. A spare
  * takes the place; all ranks are told the new epoch and answer that they have left the old one; then the group is up again.
@@ -57,7 +57,7 @@ struct supervisor_hooks {
 enum {
     RANK_DEATHS_MOST = 5,
     RANK_DEATHS_WINDOW_US = 60 * 1000 * 1000,
-    HANG_LEAST_US = 2 * 1000 * 1000, /* a step that takes longer than this and ten times its plan hangs */
+    HANG_LEAST_US = 2 * 1000 * 1000, /* a group hangs when for this long, and ten times the plan of its step, no rank got anywhere */
     HANG_FACTOR = 10,
 };
 
