@@ -27,7 +27,8 @@ struct sampler {
 static const float lowest = -INFINITY;
 static const float least_logprob = -9999.0f; /* what the field writes for "next to impossible"; JSON has no -inf */
 
-static const uint32_t penalised = 1u << 31; /* bit of seen[]: this id had its penalty; below it: how often it was generated */
+static const uint32_t penalised =
+    1u << 31; /* bit of seen[]: this id had its penalty; below it: how often it was generated */
 
 static float tamed(float logit)
 {
@@ -53,7 +54,8 @@ enum err sampler_open(struct sampler **out, uint32_t vocab, struct why *why)
 
 no_memory:
     sampler_close(s);
-    return because(why, ERR_NOMEM, "could not reserve memory to sample from %u tokens: the system has none left", vocab);
+    return because(why, ERR_NOMEM, "could not reserve memory to sample from %u tokens: the system has none left",
+                   vocab);
 }
 
 void sampler_close(struct sampler *s)
@@ -70,8 +72,8 @@ void sampler_close(struct sampler *s)
 
 bool sampling_changes_logits(const struct sampling *p, const uint64_t *mask)
 {
-    return mask || p->bias_count > 0 || p->repetition_penalty != 1 || p->presence_penalty != 0 || p->frequency_penalty != 0 ||
-           (p->min_tokens > 0 && p->stop_id_count > 0);
+    return mask || p->bias_count > 0 || p->repetition_penalty != 1 || p->presence_penalty != 0 ||
+           p->frequency_penalty != 0 || (p->min_tokens > 0 && p->stop_id_count > 0);
 }
 
 static uint32_t history_length(const struct sample_history *h)
@@ -135,7 +137,8 @@ static void add_penalties(struct sampler *s, const struct sampling *p, const str
             s->seen[history_at(h, i)] = 0;
 }
 
-static void ban_stop_ids(const struct sampling *p, const struct sample_history *h, float *row, uint32_t first, uint32_t last)
+static void ban_stop_ids(const struct sampling *p, const struct sample_history *h, float *row, uint32_t first,
+                         uint32_t last)
 {
     if (generated_tokens(p, h) >= p->min_tokens)
         return;
@@ -174,9 +177,9 @@ static void measure_block(const struct kernels *k, const float *row, uint32_t fi
     k->max_sum_exp(scaled, last - first, &zero, sum); /* the largest is max - max = 0 */
 }
 
-void sampler_prepare(struct sampler *s, const struct kernels *k, const struct sampling *p, const struct sample_history *history,
-                     const uint64_t *mask, const float *raw, float *processed, uint32_t first, uint32_t last,
-                     struct sample_partial *partials)
+void sampler_prepare(struct sampler *s, const struct kernels *k, const struct sampling *p,
+                     const struct sample_history *history, const uint64_t *mask, const float *raw, float *processed,
+                     uint32_t first, uint32_t last, struct sample_partial *partials)
 {
     if (p && sampling_changes_logits(p, mask)) {
         for (uint32_t id = first; id < last; id++)
@@ -265,7 +268,8 @@ static float bound_for(struct sampler *s, const struct sample_partial *partials,
 }
 
 /* All rows that reach the bound, as a heap in s->found; the count of them. Rows at -inf never do. */
-static uint32_t gather(struct sampler *s, const float *row, const struct sample_partial *partials, enum which which, float bound)
+static uint32_t gather(struct sampler *s, const float *row, const struct sample_partial *partials, enum which which,
+                       float bound)
 {
     uint32_t count = 0;
     for (uint32_t b = 0; b < s->blocks; b++) {
@@ -326,7 +330,8 @@ static uint32_t pick_largest(const struct sampler *s, const struct sample_partia
 }
 
 /* The row where the running sum of the block passes `target`; the last one with any weight when rounding hides it. */
-static uint32_t pick_in_block(const struct sampler *s, const float *row, uint32_t block, float max, float temperature, double target)
+static uint32_t pick_in_block(const struct sampler *s, const float *row, uint32_t block, float max, float temperature,
+                              double target)
 {
     uint32_t first = block * SAMPLE_BLOCK;
     uint32_t last = s->vocab - first < SAMPLE_BLOCK ? s->vocab : first + SAMPLE_BLOCK;
@@ -364,7 +369,8 @@ static uint32_t pick_unrestricted(const struct sampler *s, const struct sampling
  * What top_k, top_p and min_p leave is always a run of best candidates. Takes them off the heap of `count`; they then stand in
  * s->found[count - 1] downwards, best first. False when the heap ran empty before a limit was met: it held too few.
  */
-static bool keep_best(struct sampler *s, const struct sampling *p, float max, uint32_t count, double total, uint32_t *kept, double *mass)
+static bool keep_best(struct sampler *s, const struct sampling *p, float max, uint32_t count, double total,
+                      uint32_t *kept, double *mass)
 {
     uint32_t most = p->top_k > 0 && p->top_k < count ? p->top_k : count;
     bool limited = p->top_k > 0 && p->top_k <= count;
@@ -440,8 +446,8 @@ static float logprob_of(struct raw_total t, float raw)
     return logprob > (double)least_logprob ? (float)logprob : least_logprob; /* also when it is NaN */
 }
 
-void sampler_score(struct sampler *s, uint32_t token, uint32_t top_count, const float *raw, const struct sample_partial *partials,
-                   struct sampled *out)
+void sampler_score(struct sampler *s, uint32_t token, uint32_t top_count, const float *raw,
+                   const struct sample_partial *partials, struct sampled *out)
 {
     struct raw_total total = raw_total_of(s, partials);
     out->token = token;
@@ -459,8 +465,8 @@ void sampler_score(struct sampler *s, uint32_t token, uint32_t top_count, const 
     }
 }
 
-void sampler_draw(struct sampler *s, const struct sampling *p, uint32_t position, const float *raw, const float *processed,
-                  const struct sample_partial *partials, struct sampled *out)
+void sampler_draw(struct sampler *s, const struct sampling *p, uint32_t position, const float *raw,
+                  const float *processed, const struct sample_partial *partials, struct sampled *out)
 {
     float max = overall_max(s, partials, PROCESSED);
     uint32_t token;
@@ -491,7 +497,8 @@ void sampler_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t o
     for (int round = 0; round < 10; round++) {
         uint64_t low = (uint64_t)multiplier[0] * c[0];
         uint64_t high = (uint64_t)multiplier[1] * c[2];
-        uint32_t next[4] = {(uint32_t)(high >> 32) ^ c[1] ^ k[0], (uint32_t)high, (uint32_t)(low >> 32) ^ c[3] ^ k[1], (uint32_t)low};
+        uint32_t next[4] = {(uint32_t)(high >> 32) ^ c[1] ^ k[0], (uint32_t)high, (uint32_t)(low >> 32) ^ c[3] ^ k[1],
+                            (uint32_t)low};
         for (int i = 0; i < 4; i++)
             c[i] = next[i];
         k[0] += weyl[0];

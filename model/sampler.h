@@ -23,9 +23,9 @@
 enum { SAMPLE_BLOCK = 256 };
 
 struct sample_partial {
-    double raw_sum; /* sum of exp(raw - raw_max); only for scoring and when log-probabilities are asked for */
-    double sum;     /* sum of exp((logit - max) / temperature); temperature 0: unused */
-    float raw_max;  /* as raw_sum */
+    double raw_sum;  /* sum of exp(raw - raw_max); only for scoring and when log-probabilities are asked for */
+    double sum;      /* sum of exp((logit - max) / temperature); temperature 0: unused */
+    float raw_max;   /* as raw_sum */
     float max;       /* of the processed logits; -inf: every row of the block is banned */
     uint32_t argmax; /* lowest id that has max */
     uint32_t reserved;
@@ -65,20 +65,21 @@ bool sampling_changes_logits(const struct sampling *p, const uint64_t *mask);
  * processed may be raw itself when !sampling_changes_logits. partials is indexed by block. p NULL: raw sums only (scoring).
  * mask, when not NULL, has a bit for each id, set where it may be drawn (id i: bit i % 64 of word i / 64).
  */
-void sampler_prepare(struct sampler *s, const struct kernels *k, const struct sampling *p, const struct sample_history *history,
-                     const uint64_t *mask, const float *raw, float *processed, uint32_t first, uint32_t last,
-                     struct sample_partial *partials);
+void sampler_prepare(struct sampler *s, const struct kernels *k, const struct sampling *p,
+                     const struct sample_history *history, const uint64_t *mask, const float *raw, float *processed,
+                     uint32_t first, uint32_t last, struct sample_partial *partials);
 
 /*
  * The token at `position` (number of tokens before it). Rows and partials of all blocks are good.
  * top_k keeps the k best; top_p the fewest best whose mass reaches that share of what top_k left; min_p those with at least
  * that share of the best one's probability.
  */
-void sampler_draw(struct sampler *s, const struct sampling *p, uint32_t position, const float *raw, const float *processed,
-                  const struct sample_partial *partials, struct sampled *out);
+void sampler_draw(struct sampler *s, const struct sampling *p, uint32_t position, const float *raw,
+                  const float *processed, const struct sample_partial *partials, struct sampled *out);
 
 /* The log-probability of a given token and the top alternatives: prompt scoring. */
-void sampler_score(struct sampler *s, uint32_t token, uint32_t top_count, const float *raw, const struct sample_partial *partials, struct sampled *out);
+void sampler_score(struct sampler *s, uint32_t token, uint32_t top_count, const float *raw,
+                   const struct sample_partial *partials, struct sampled *out);
 
 /* Philox4x32-10 itself. */
 void sampler_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);

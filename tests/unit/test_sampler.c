@@ -83,7 +83,8 @@ static struct sampling plain_sampling(void)
 }
 
 /* Cuts the rows into `ranks` ranges of whole blocks at random places, each prepared on its own. */
-static struct sampled draw_split(struct row *r, const struct sampling *p, const struct sample_history *h, uint32_t ranks)
+static struct sampled draw_split(struct row *r, const struct sampling *p, const struct sample_history *h,
+                                 uint32_t ranks)
 {
     uint32_t blocks = (r->vocab + SAMPLE_BLOCK - 1) / SAMPLE_BLOCK, done = 0;
     memset(r->partials, 0xee, sizeof r->partials);
@@ -93,7 +94,8 @@ static struct sampled draw_split(struct row *r, const struct sampling *p, const 
         uint32_t end = rank + 1 == ranks ? blocks : done + random_below(blocks - done + 1);
         uint32_t last = end * SAMPLE_BLOCK < r->vocab ? end * SAMPLE_BLOCK : r->vocab;
         if (end > done)
-            sampler_prepare(r->sampler, &kernels_reference, p, h, r->mask, r->raw, processed, done * SAMPLE_BLOCK, last, r->partials);
+            sampler_prepare(r->sampler, &kernels_reference, p, h, r->mask, r->raw, processed, done * SAMPLE_BLOCK, last,
+                            r->partials);
         done = end;
     }
     struct sampled out;
@@ -136,7 +138,8 @@ static double dull_weight(const struct ranked *all, uint32_t i, double max, floa
 }
 
 /* Sorts all, keeps what the limits leave, walks to `uniform`. nudge moves the edge of top_p, to tell a near-tie from a fault. */
-static uint32_t dull_draw(const struct row *r, const float *logits, const struct sampling *p, double uniform, double nudge)
+static uint32_t dull_draw(const struct row *r, const float *logits, const struct sampling *p, double uniform,
+                          double nudge)
 {
     struct ranked *all = calloc(r->vocab, sizeof *all);
     assert_non_null(all);
@@ -171,7 +174,8 @@ static uint32_t dull_draw(const struct row *r, const float *logits, const struct
     return token;
 }
 
-static bool dull_agrees(const struct row *r, const float *logits, const struct sampling *p, uint32_t position, uint32_t token)
+static bool dull_agrees(const struct row *r, const float *logits, const struct sampling *p, uint32_t position,
+                        uint32_t token)
 {
     const double nudges[] = {0, -2e-6, 2e-6}; /* kernel_expf is good to some 1e-7 */
     double uniform = sampler_uniform(p->seed, p->choice, position, 0);
@@ -533,7 +537,8 @@ static void uniform_numbers_fill_the_unit_interval_and_depend_on_every_key(void 
     assert_true(fabs(mean - 0.5) < 0.02);
     double base = sampler_uniform(7, 0, 0, 0);
     assert_true(base != sampler_uniform(8, 0, 0, 0) && base != sampler_uniform(7ull << 32, 0, 0, 0));
-    assert_true(base != sampler_uniform(7, 1, 0, 0) && base != sampler_uniform(7, 0, 1, 0) && base != sampler_uniform(7, 0, 0, 1));
+    assert_true(base != sampler_uniform(7, 1, 0, 0) && base != sampler_uniform(7, 0, 1, 0) &&
+                base != sampler_uniform(7, 0, 0, 1));
 }
 
 int main(void)

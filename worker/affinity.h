@@ -1,0 +1,23 @@
+/*
+ * affinity: the calling thread on its core, its memory on its node. A machine that refuses (a container's filter, a core that
+ * was taken away) makes a worker slower, never wrong: the caller warns and goes on.
+ */
+#ifndef QUIRE_WORKER_AFFINITY_H
+#define QUIRE_WORKER_AFFINITY_H
+
+#include <stdint.h>
+
+#include "base/err.h"
+
+enum { AFFINITY_ANY = UINT32_MAX };
+
+/* Cores that the calling thread may run on; at least 1. Ask before pinning. */
+uint32_t affinity_cores(void);
+
+/*
+ * Pins the calling thread only to that core, as the system numbers it, and takes the memory that it touches first from now on
+ * from the core's node. AFFINITY_ANY does nothing. Threads made later inherit both: make libzmq's before.
+ */
+enum err affinity_pin(uint32_t cpu, struct why *why);
+
+#endif
