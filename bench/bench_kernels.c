@@ -3,9 +3,9 @@
  *
  *   bench_kernels [--kernels NAME] [--type NAME] [--shape ROWSxCOLS] [--tokens N] [--rounds N] [--warm]
  *
- * Prints one line for each combination: GMAC/s, its share of the measured vpdpbusd rate (registers only), bytes of weights
- * read per second and their share of the measured read rate. The matrix is copied until the copies exceed the caches and
- * the copies are used in turn, as a decode step would; --warm uses one copy. Best of several rounds.
+ * Prints one line for each combination: GMAC/s, its share of the measured vpdpbusd rate (registers only), bytes of
+ * weights read per second and their share of the measured read rate. The matrix is copied until the copies exceed the
+ * caches and the copies are used in turn, as a decode step would; --warm uses one copy. Best of several rounds.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -47,11 +47,11 @@ static void *allocate(size_t bytes)
 __attribute__((target("avx512f,avx512vnni"))) static void multiply_registers(uint64_t rounds)
 {
 #define DP(i) "vpdpbusd %%zmm31, %%zmm30, %%zmm" #i "\n\t"
-    __asm__ volatile("1:\n\t" DP(0) DP(1) DP(2) DP(3) DP(4) DP(5) DP(6) DP(7) DP(8) DP(9) DP(10) DP(11)
-                     "dec %0\n\tjnz 1b"
-                     : "+r"(rounds)
-                     :
-                     : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "cc");
+    __asm__ volatile(
+        "1:\n\t" DP(0) DP(1) DP(2) DP(3) DP(4) DP(5) DP(6) DP(7) DP(8) DP(9) DP(10) DP(11) "dec %0\n\tjnz 1b"
+        : "+r"(rounds)
+        :
+        : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "cc");
 #undef DP
 }
 #endif
@@ -115,8 +115,8 @@ struct measured {
     uint64_t bytes;
 };
 
-static struct measured measure(const struct kernels *k, enum tensor_type type, struct shape s, uint32_t tokens, int rounds,
-                               bool warm)
+static struct measured measure(const struct kernels *k, enum tensor_type type, struct shape s, uint32_t tokens,
+                               int rounds, bool warm)
 {
     struct measured out = {1e9, 1e9, 0};
     must(tiles_bytes(type, s.rows, s.cols, &out.bytes));
@@ -153,18 +153,21 @@ static struct measured measure(const struct kernels *k, enum tensor_type type, s
     return out;
 }
 
-static void report(const struct kernels *k, enum tensor_type type, struct shape s, uint32_t tokens, int rounds, bool warm,
-                   const struct roofs *roofs)
+static void report(const struct kernels *k, enum tensor_type type, struct shape s, uint32_t tokens, int rounds,
+                   bool warm, const struct roofs *roofs)
 {
     struct measured m = measure(k, type, s, tokens, rounds, warm);
     double gmacs = (double)s.rows * s.cols * tokens / m.product_s * 1e-9, gbs = (double)m.bytes / m.product_s * 1e-9;
     printf("%-9s %-6s %5ux%-5u %4u  %8.1f GMAC/s %5.1f %%   %6.1f GB/s %5.1f %%   quantize %7.2f us\n", k->name,
-           tensor_type_traits(type)->name, s.rows, s.cols, tokens, gmacs, roofs->gmacs > 0 ? 100 * gmacs / roofs->gmacs : 0.0,
-           gbs, 100 * gbs / roofs->read_gbs, m.quantize_s * 1e6);
+           tensor_type_traits(type)->name, s.rows, s.cols, tokens, gmacs,
+           roofs->gmacs > 0 ? 100 * gmacs / roofs->gmacs : 0.0, gbs, 100 * gbs / roofs->read_gbs, m.quantize_s * 1e6);
     fflush(stdout);
 }
 
-/* Attention of one kv head with 3 query heads of 64 dimensions, the last `queries` of `positions`. A MAC is one of QK or of PV. */
+/*
+ * Attention of one kv head with 3 query heads of 64 dimensions, the last `queries` of `positions`. A MAC is one of QK
+ * or of PV.
+ */
 static void report_attention(const struct kernels *k, uint32_t queries, uint32_t positions, int rounds)
 {
     enum { HEADS = 3, DIM = 64, PAGE_BYTES = 2 * DIM * ATTENTION_PAGE * 2 };
@@ -176,9 +179,18 @@ static void report_attention(const struct kernels *k, uint32_t queries, uint32_t
         memory[i + 1] = 0x30 | (uint8_t)(i * 7 % 11);
     for (uint32_t p = 0; p < pages; p++)
         table[p] = memory + (size_t)p * PAGE_BYTES;
-    struct attention a = {.q = q, .q_stride = HEADS * DIM, .out = out, .out_stride = HEADS * DIM, .queries = queries,
-                          .first = positions - queries, .heads = HEADS, .head_dim = DIM, .scale = 0.125f, .pages = table,
-                          .v_offset = PAGE_BYTES / 2, .scratch = allocate(attention_scratch_bytes(DIM))};
+    struct attention a = {.q = q,
+                          .q_stride = HEADS * DIM,
+                          .out = out,
+                          .out_stride = HEADS * DIM,
+                          .queries = queries,
+                          .first = positions - queries,
+                          .heads = HEADS,
+                          .head_dim = DIM,
+                          .scale = 0.125f,
+                          .pages = table,
+                          .v_offset = PAGE_BYTES / 2,
+                          .scratch = allocate(attention_scratch_bytes(DIM))};
     double best = 1e9;
     for (int r = 0; r < rounds; r++) {
         uint64_t done = 0;
@@ -188,8 +200,8 @@ static void report_attention(const struct kernels *k, uint32_t queries, uint32_t
         best = (now - start) / (double)done < best ? (now - start) / (double)done : best;
     }
     double macs = ((double)positions - (double)(queries - 1) / 2) * queries * HEADS * DIM * 2;
-    printf("%-9s attend %4u queries, %5u positions  %8.1f GMAC/s   %8.2f us\n", k->name, queries, positions, macs / best * 1e-9,
-           best * 1e6);
+    printf("%-9s attend %4u queries, %5u positions  %8.1f GMAC/s   %8.2f us\n", k->name, queries, positions,
+           macs / best * 1e-9, best * 1e6);
     free(memory);
     free(table);
     free(q);
@@ -199,14 +211,16 @@ static void report_attention(const struct kernels *k, uint32_t queries, uint32_t
 
 static int usage(const char *program)
 {
-    fprintf(stderr, "usage: %s [--kernels NAME] [--type NAME] [--shape ROWSxCOLS] [--tokens N] [--rounds N] [--warm]\n", program);
+    fprintf(stderr, "usage: %s [--kernels NAME] [--type NAME] [--shape ROWSxCOLS] [--tokens N] [--rounds N] [--warm]\n",
+            program);
     return 2;
 }
 
 int main(int argc, char **argv)
 {
     static const struct shape shapes[] = {{576, 576}, {1536, 576}, {576, 1536}, {49152, 576}, {2048, 8192}};
-    static const enum tensor_type types[] = {TENSOR_Q4_1, TENSOR_Q4_0, TENSOR_Q8_0, TENSOR_Q4_K, TENSOR_Q6_K, TENSOR_F16};
+    static const enum tensor_type types[] = {TENSOR_Q4_1, TENSOR_Q4_0, TENSOR_Q8_0,
+                                             TENSOR_Q4_K, TENSOR_Q6_K, TENSOR_F16};
     static const uint32_t batches[] = {1, 2, 4, 8, 16, 32, 256};
     const char *set = NULL, *type = NULL;
     struct shape only = {0, 0};

@@ -163,8 +163,8 @@ static void quantised_to_float(enum tensor_type type, const uint8_t *blocks, uin
         for (uint32_t k = 0; k < TILE_K; k++) {
             uint32_t sub = k * f.sub_blocks / TILE_K;
             int code = f.table ? f.table[part.code[k]] : part.code[k] - f.bias;
-            out[i * TILE_K + k] = scale_value(f, part.d, part.scale[sub]) * (float)code +
-                                  minimum_value(f, part.dmin, part.min[sub]);
+            out[i * TILE_K + k] =
+                scale_value(f, part.d, part.scale[sub]) * (float)code + minimum_value(f, part.dmin, part.min[sub]);
         }
     }
 }

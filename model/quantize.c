@@ -31,8 +31,8 @@ static float extreme(const float *x)
 }
 
 /*
- * Writes the scale as f16 and returns what was written. Rounded away from zero, or the extreme would lie beyond the last
- * step (by much, where the scale is subnormal); saturated.
+ * Writes the scale as f16 and returns what was written. Rounded away from zero, or the extreme would lie beyond the
+ * last step (by much, where the scale is subnormal); saturated.
  */
 static float put_scale(float d, uint8_t *out)
 {

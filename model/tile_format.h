@@ -5,7 +5,7 @@
  * planes make up a code and in how d and m are written down. The planes of 32 k x 16 rows, in this order where present:
  *
  *   eight   512 bytes  [8 groups][16 rows][4]   the whole code; group g holds k = 4 g .. 4 g + 3
- *   four    256 bytes  [4][16 rows][4]          bits 0..3 of group g in the low nibble of byte [g], of g + 4 in the high one
+ *   four    256 bytes  [4][16 rows][4]          bits 0..3 of group g in the low, of g + 4 in the high nibble of byte [g]
  *   two     128 bytes  [2][16 rows][4]          2 bits of group 4 h + j at bit 2 j of byte [h]
  *   one      64 bytes  [16 rows][4]             1 bit of group g at bit g
  *
@@ -26,7 +26,8 @@ enum { PLANE_ONE = 1, PLANE_TWO = 2, PLANE_FOUR = 4, PLANE_EIGHT = 8 };
  * SCALE_F16  after the planes: d (16 f16), and m (16 f16) when there is a minimum.
  * SCALE_E8M0 after the planes: 16 exponents e; d = 2^(e - 128).
  * SCALE_U8   super-block of 256 k: [d: 16 f16][dmin: 16 f16, with minimum] and 8 tiles of
- *            [planes][sub-scales: sub_blocks x 16 u8][sub-minima: the same, with minimum]; d = d * scale, m = -(dmin * min).
+ *            [planes][sub-scales: sub_blocks x 16 u8][sub-minima: the same, with minimum];
+ *            d = d * scale, m = -(dmin * min).
  * SCALE_I8   the same with signed sub-scales.
  * SCALE_U4   the same; one byte holds the sub-scale in its low and the sub-minimum in its high nibble.
  */
@@ -119,7 +120,10 @@ static inline __attribute__((always_inline)) uint32_t tile_head_bytes(struct til
 
 enum { SUPER_TILES = 8 };
 
-/* Where tile `block` (32 k each) of a row tile starts, and the head of its super-block (the tile itself when it has none). */
+/*
+ * Where tile `block` (32 k each) of a row tile starts, and the head of its super-block (the tile itself when it has
+ * none).
+ */
 static inline __attribute__((always_inline)) const uint8_t *tile_at(struct tile_format f, const uint8_t *row_tile,
                                                                     uint32_t block, const uint8_t **head)
 {

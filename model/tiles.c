@@ -120,7 +120,8 @@ static void get_codes(struct tile_format f, const uint8_t *planes, uint32_t row,
     }
 }
 
-static void put_scales(struct tile_format f, uint8_t *scales, uint8_t *head, uint32_t row, const struct block_part *part)
+static void put_scales(struct tile_format f, uint8_t *scales, uint8_t *head, uint32_t row,
+                       const struct block_part *part)
 {
     if (tile_is_super(f)) {
         put_u16(head + 2 * row, part->d);
@@ -179,7 +180,8 @@ void tile_strip(enum tensor_type type, const uint8_t *row_tile, uint32_t block, 
     }
 }
 
-static void build_quantised_row(enum tensor_type type, uint8_t *row_tile, uint32_t row, const uint8_t *blocks, uint32_t cols)
+static void build_quantised_row(enum tensor_type type, uint8_t *row_tile, uint32_t row, const uint8_t *blocks,
+                                uint32_t cols)
 {
     struct tile_format f = tile_format(type);
     const struct tensor_type_traits *traits = tensor_type_traits(type);

@@ -14,7 +14,8 @@
 enum { ROWS_AT_ONCE = 3, QUARTERS = 4 };
 
 /* One page for `rows` rows; score is (rows, ATTENTION_GRID) from this page's first position on. */
-SPECIALISED void score_page(const struct attention *a, const float *const *q, uint32_t rows, const uint8_t *page, float *score)
+SPECIALISED void score_page(const struct attention *a, const float *const *q, uint32_t rows, const uint8_t *page,
+                            float *score)
 {
     const uint8_t *k = page + a->k_offset;
     __m256 sum[ROWS_AT_ONCE][QUARTERS]; /* 4 positions each, (even, odd) each */
@@ -40,7 +41,9 @@ SPECIALISED void score_page(const struct attention *a, const float *const *q, ui
     for (uint32_t r = 0; r < rows; r++) {
         UNROLL
         for (int i = 0; i < QUARTERS; i += 2) {
-            /* hadd adds neighbours, the even one first; its halves come out in the order 0 2 1 3 of pairs of positions */
+            /*
+             * hadd adds neighbours, the even one first; its halves come out in the order 0 2 1 3 of pairs of positions
+             */
             __m256 added = _mm256_hadd_ps(sum[r][i], sum[r][i + 1]);
             added = _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(added), 0xd8));
             _mm256_storeu_ps(score + r * ATTENTION_GRID + 4 * i, _mm256_mul_ps(_mm256_set1_ps(a->scale), added));
@@ -48,13 +51,15 @@ SPECIALISED void score_page(const struct attention *a, const float *const *q, ui
     }
 }
 
-SPECIALISED void score_rows(const struct attention *a, const float *const *q, uint32_t rows, uint32_t first, uint32_t last, float *score)
+SPECIALISED void score_rows(const struct attention *a, const float *const *q, uint32_t rows, uint32_t first,
+                            uint32_t last, float *score)
 {
     for (uint32_t page = first / ATTENTION_PAGE; page * ATTENTION_PAGE < last; page++)
         score_page(a, q, rows, a->pages[page], score + page * ATTENTION_PAGE % ATTENTION_GRID);
 }
 
-static void scores(const struct attention *a, const float *const *q, uint32_t rows, uint32_t first, uint32_t last, float *score)
+static void scores(const struct attention *a, const float *const *q, uint32_t rows, uint32_t first, uint32_t last,
+                   float *score)
 {
     for (uint32_t done; rows > 0; rows -= done, q += done, score += done * ATTENTION_GRID) {
         if (rows >= 3)
@@ -89,8 +94,8 @@ static void soften(float *score, uint32_t first, uint32_t last, float *m, float 
 }
 
 /* `lines` times 8 dimensions of `rows` rows; the last line has `count` lanes. */
-SPECIALISED void weigh_lines(const struct attention *a, const float *score, uint32_t rows, uint32_t first, uint32_t last,
-                             uint32_t d, uint32_t lines, uint32_t count, float *o)
+SPECIALISED void weigh_lines(const struct attention *a, const float *score, uint32_t rows, uint32_t first,
+                             uint32_t last, uint32_t d, uint32_t lines, uint32_t count, float *o)
 {
     __m256 sum[ROWS_AT_ONCE][QUARTERS];
     UNROLL
@@ -100,7 +105,8 @@ SPECIALISED void weigh_lines(const struct attention *a, const float *score, uint
             sum[r][i] = load_lanes(o + r * a->head_dim + d + 8 * i, count);
     }
     for (uint32_t p = first; p < last; p++) {
-        const uint8_t *v = a->pages[p / ATTENTION_PAGE] + a->v_offset + ((size_t)(p % ATTENTION_PAGE) * a->head_dim + d) * 2;
+        const uint8_t *v =
+            a->pages[p / ATTENTION_PAGE] + a->v_offset + ((size_t)(p % ATTENTION_PAGE) * a->head_dim + d) * 2;
         const float *weight = score + p % ATTENTION_GRID;
         UNROLL
         for (uint32_t i = 0; i < lines; i++) {
@@ -118,7 +124,8 @@ SPECIALISED void weigh_lines(const struct attention *a, const float *score, uint
     }
 }
 
-SPECIALISED void weigh_rows(const struct attention *a, const float *score, uint32_t rows, uint32_t first, uint32_t last, float *o)
+SPECIALISED void weigh_rows(const struct attention *a, const float *score, uint32_t rows, uint32_t first, uint32_t last,
+                            float *o)
 {
     uint32_t d = 0;
     for (; d + 32 <= a->head_dim; d += 32)

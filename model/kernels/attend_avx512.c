@@ -1,6 +1,7 @@
 /*
- * attend_avx512: a K line (2 dimensions of 16 positions) and a V line are widened once for up to 12 rows, whose sums stay in
- * registers. A score's even and odd dimensions stand in neighbouring lanes until the end, which is the reference's order.
+ * attend_avx512: a K line (2 dimensions of 16 positions) and a V line are widened once for up to 12 rows, whose sums
+ * stay in registers. A score's even and odd dimensions stand in neighbouring lanes until the end, which is the
+ * reference's order.
  */
 #include <math.h>
 
@@ -21,7 +22,8 @@ SPECIALISED __m512 pair_of(const float *q)
 }
 
 /* One page for `rows` rows; score is (rows, ATTENTION_GRID) from this page's first position on. */
-SPECIALISED void score_page(const struct attention *a, const float *const *q, uint32_t rows, const uint8_t *page, float *score)
+SPECIALISED void score_page(const struct attention *a, const float *const *q, uint32_t rows, const uint8_t *page,
+                            float *score)
 {
     const __m512i even_of = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     const __m512i odd_of = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
@@ -48,13 +50,15 @@ SPECIALISED void score_page(const struct attention *a, const float *const *q, ui
     }
 }
 
-SPECIALISED void score_rows(const struct attention *a, const float *const *q, uint32_t rows, uint32_t first, uint32_t last, float *score)
+SPECIALISED void score_rows(const struct attention *a, const float *const *q, uint32_t rows, uint32_t first,
+                            uint32_t last, float *score)
 {
     for (uint32_t page = first / ATTENTION_PAGE; page * ATTENTION_PAGE < last; page++)
         score_page(a, q, rows, a->pages[page], score + page * ATTENTION_PAGE % ATTENTION_GRID);
 }
 
-static void scores(const struct attention *a, const float *const *q, uint32_t rows, uint32_t first, uint32_t last, float *score)
+static void scores(const struct attention *a, const float *const *q, uint32_t rows, uint32_t first, uint32_t last,
+                   float *score)
 {
     for (uint32_t done; rows > 0; rows -= done, q += done, score += done * ATTENTION_GRID) {
         if (rows >= 12)
@@ -97,8 +101,8 @@ static void soften(float *score, uint32_t first, uint32_t last, float *m, float 
 }
 
 /* 16 * `lines` dimensions of `rows` rows; mask has the lanes of the last line. */
-SPECIALISED void weigh_lines(const struct attention *a, const float *score, uint32_t rows, uint32_t first, uint32_t last,
-                             uint32_t d, uint32_t lines, __mmask16 mask, float *o)
+SPECIALISED void weigh_lines(const struct attention *a, const float *score, uint32_t rows, uint32_t first,
+                             uint32_t last, uint32_t d, uint32_t lines, __mmask16 mask, float *o)
 {
     __m512 sum[ATTENTION_ROWS][2];
     UNROLL
@@ -108,7 +112,8 @@ SPECIALISED void weigh_lines(const struct attention *a, const float *score, uint
             sum[r][i] = _mm512_maskz_loadu_ps(i + 1 < lines ? 0xffff : mask, o + r * a->head_dim + d + 16 * i);
     }
     for (uint32_t p = first; p < last; p++) {
-        const uint8_t *v = a->pages[p / ATTENTION_PAGE] + a->v_offset + ((size_t)(p % ATTENTION_PAGE) * a->head_dim + d) * 2;
+        const uint8_t *v =
+            a->pages[p / ATTENTION_PAGE] + a->v_offset + ((size_t)(p % ATTENTION_PAGE) * a->head_dim + d) * 2;
         const float *weight = score + p % ATTENTION_GRID;
         __m512 line[2];
         UNROLL
@@ -130,7 +135,8 @@ SPECIALISED void weigh_lines(const struct attention *a, const float *score, uint
     }
 }
 
-SPECIALISED void weigh_rows(const struct attention *a, const float *score, uint32_t rows, uint32_t first, uint32_t last, float *o)
+SPECIALISED void weigh_rows(const struct attention *a, const float *score, uint32_t rows, uint32_t first, uint32_t last,
+                            float *o)
 {
     uint32_t d = 0;
     for (; d + 32 <= a->head_dim; d += 32)
@@ -162,7 +168,8 @@ static void merge(float *o, const float *o1, uint32_t n, float f0, float f1)
     for (uint32_t i = 0; i < n; i += 16) {
         __mmask16 mask = lanes_left(i, n);
         __m512 old = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, o + i), _mm512_set1_ps(f0));
-        _mm512_mask_storeu_ps(o + i, mask, _mm512_fmadd_ps(_mm512_maskz_loadu_ps(mask, o1 + i), _mm512_set1_ps(f1), old));
+        _mm512_mask_storeu_ps(o + i, mask,
+                              _mm512_fmadd_ps(_mm512_maskz_loadu_ps(mask, o1 + i), _mm512_set1_ps(f1), old));
     }
 }
 

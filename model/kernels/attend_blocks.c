@@ -47,8 +47,8 @@ static void cap_scores(const struct attention *a, float *score, uint32_t first, 
 }
 
 /* Weighs V by runs of positions that the same rows see, so that nothing masked is ever touched. */
-static void weigh_visible(const struct attention *a, const struct attend_steps *steps, struct row_block *b, uint32_t first_row,
-                          uint32_t last_row, uint32_t first, uint32_t last)
+static void weigh_visible(const struct attention *a, const struct attend_steps *steps, struct row_block *b,
+                          uint32_t first_row, uint32_t last_row, uint32_t first, uint32_t last)
 {
     for (uint32_t p = first, next; p < last; p = next) {
         while (b->end[first_row] <= p)
@@ -59,12 +59,14 @@ static void weigh_visible(const struct attention *a, const struct attend_steps *
         next = least(last, b->end[first_row]);
         if (seeing < last_row)
             next = least(next, b->begin[seeing]);
-        steps->weigh(a, b->score + first_row * ATTENTION_GRID, seeing - first_row, p, next, b->chunk + first_row * a->head_dim);
+        steps->weigh(a, b->score + first_row * ATTENTION_GRID, seeing - first_row, p, next,
+                     b->chunk + first_row * a->head_dim);
     }
 }
 
 /* One chunk for the rows that see any of it. */
-static void attend_chunk(const struct attention *a, const struct attend_steps *steps, struct row_block *b, uint32_t chunk)
+static void attend_chunk(const struct attention *a, const struct attend_steps *steps, struct row_block *b,
+                         uint32_t chunk)
 {
     uint32_t chunk_begin = chunk * ATTENTION_GRID, chunk_end = chunk_begin + ATTENTION_GRID;
     uint32_t first_row = 0, last_row = b->rows;
@@ -111,7 +113,8 @@ void attend_in_blocks(const struct attention *a, const struct attend_steps *step
             attend_chunk(a, steps, &b, chunk);
         for (uint32_t r = 0; r < b.rows; r++) {
             uint32_t query = (first_row + r) / a->heads, head = (first_row + r) % a->heads;
-            steps->divide(a->out + query * a->out_stride + head * a->head_dim, b.o + r * a->head_dim, a->head_dim, b.l[r]);
+            steps->divide(a->out + query * a->out_stride + head * a->head_dim, b.o + r * a->head_dim, a->head_dim,
+                          b.l[r]);
         }
     }
 }

@@ -1,6 +1,6 @@
 /*
- * choose: which kernel sets this machine can run. __builtin_cpu_supports asks the processor and, through XGETBV, whether
- * the operating system saves the wide registers.
+ * choose: which kernel sets this machine can run. __builtin_cpu_supports asks the processor and, through XGETBV,
+ * whether the operating system saves the wide registers.
  */
 #include <string.h>
 
@@ -27,8 +27,9 @@ static bool avx2_runnable(void)
 
 static bool avx512_runnable(void)
 {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vnni");
 }
 #endif
 

@@ -8,17 +8,20 @@
  *     and then the tree 8-4-2-1 (lane j += lane j + 8, then + 4, + 2, + 1);
  *   - expf is kernel_expf, one polynomial for all sets; division and square root are the exact instructions.
  *
- * Activations are quantised per token and 32 inputs: amax = max |x|, a = amax / 127, q = round-to-nearest-even(x * (127 / amax)),
- * clamped to +-127; a block whose amax is below 2^-100 has a = 0 and q = 0. s = a * (float)sum(q).
+ * Activations are quantised per token and 32 inputs: amax = max |x|, a = amax / 127,
+ *   q = round-to-nearest-even(x * (127 / amax)), clamped to +-127;  s = a * (float)sum(q);
+ * a block whose amax is below 2^-100 has a = 0 and q = 0.
+ *
  * Quantised product, for each output row r and token t, over blocks b in order of k, y starting at 0:
  *   acc = sum over the block of (code - bias) * q, exact in int32;  y = fmaf(d * a, (float)acc, y);
  *   and for types with a minimum:                                   y = fmaf(m, s, y).
- * d and m are those of tile_format.h, exact in float. Types with two scales in 32 k do both halves of a block in turn, as if
- * each were a block, with the a of the whole and s = a * (float)sum(q) of the half.
+ * d and m are those of tile_format.h, exact in float. Types with two scales in 32 k do both halves of a block in turn,
+ * as if each were a block, with the a of the whole and s = a * (float)sum(q) of the half.
+ *
  * Float product: y = fmaf(w widened to f32, x, y) over k in order.
  *
- * Not finite: a block that holds an infinity or a NaN has a = s = NaN and q = 0. NaNs are all the same: the promise of equal
- * bits does not cover their sign and payload.
+ * Not finite: a block that holds an infinity or a NaN has a = s = NaN and q = 0. NaNs are all the same: the promise of
+ * equal bits does not cover their sign and payload.
  */
 #ifndef QUIRE_MODEL_KERNELS_H
 #define QUIRE_MODEL_KERNELS_H
@@ -30,10 +33,10 @@
 #include "model/tiles.h"
 
 enum {
-    ACTIVATION_GROUP = 8,        /* tokens side by side in the quantised layout; the last group is padded with zeros */
-    ATTENTION_GRID = 256,        /* positions of one partial result */
-    ATTENTION_PAGE = 16,         /* positions of a page */
-    ATTENTION_MAX_HEADS = 16,    /* query heads of one kv head in one call; wider groups are cut by the caller */
+    ACTIVATION_GROUP = 8,     /* tokens side by side in the quantised layout; the last group is padded with zeros */
+    ATTENTION_GRID = 256,     /* positions of one partial result */
+    ATTENTION_PAGE = 16,      /* positions of a page */
+    ATTENTION_MAX_HEADS = 16, /* query heads of one kv head in one call; wider groups are cut by the caller */
     KERNEL_ALIGN = 64,
 };
 
@@ -60,37 +63,41 @@ struct activations {
 /* Bytes that activations_place needs for up to `tokens` tokens of `cols` columns. */
 size_t activations_bytes(uint32_t tokens, uint32_t cols);
 /* Points q, scale, sum, isum, half into memory (KERNEL_ALIGN-aligned) and sets tokens, cols, x, x_stride. */
-void activations_place(struct activations *a, void *memory, uint32_t tokens, uint32_t cols, const float *x, size_t x_stride);
+void activations_place(struct activations *a, void *memory, uint32_t tokens, uint32_t cols, const float *x,
+                       size_t x_stride);
 
 enum product_mode { PRODUCT_STORE, PRODUCT_ADD }; /* y = w x;  y = y + (w x), one addition after the whole sum */
 
 /*
  * Attention of the `heads` query heads that share one kv head, for `queries` consecutive positions of one sequence.
- * Query i stands at position first + i and sees positions [max(0, its position - window + 1), its position].
- * A page holds 16 positions: K as [head_dim / 2][16][2] f16 at k_offset bytes from the page's start, V as [16][head_dim]
- * f16 at v_offset. pages[p] is the start of the page of positions [16 p, 16 p + 16).
+ * Query i stands at position first + i and sees positions [max(0, its position - window + 1), its position]. A page
+ * holds 16 positions: K as [head_dim / 2][16][2] f16 at k_offset bytes from the page's start, V as [16][head_dim] f16
+ * at v_offset. pages[p] is the start of the page of positions [16 p, 16 p + 16).
  *
- * Meaning: scores s = scale * (even + odd), where even and odd are fmaf sums over the even and the odd dimensions in order
- * (softcap c > 0: s = c * kernel_tanhf(s / c)). Per grid chunk of 256 absolute positions: m = max s, p = kernel_expf(s - m),
- * l = sum p (16-lane tree, lane = position % 16), o[d] = fmaf(p, v[d], o[d]) over positions in order. Chunks are combined in order:
- * M = max(m0, m1), f0 = kernel_expf(m0 - M), f1 = kernel_expf(m1 - M), l = fmaf(l1, f1, l0 * f0), o likewise; out = o / l.
+ * Meaning: scores s = scale * (even + odd), where even and odd are fmaf sums over the even and the odd dimensions in
+ * order; with softcap c > 0: s = c * kernel_tanhf(s / c). Per grid chunk of 256 absolute positions
+ *   m = max s;  p = kernel_expf(s - m);  l = sum p (16-lane tree, lane = position % 16);
+ *   o[d] = fmaf(p, v[d], o[d]) over positions in order.
+ * Chunks are combined in order:
+ *   M = max(m0, m1);  f0 = kernel_expf(m0 - M);  f1 = kernel_expf(m1 - M);
+ *   l = fmaf(l1, f1, l0 * f0), o likewise;  in the end out = o / l.
  * Masked positions are left out, never multiplied; chunks wholly outside are skipped.
  */
 struct attention {
-    const float *q;            /* (queries, q_stride); head h of query i at q + i * q_stride + h * head_dim; rotated */
+    const float *q; /* (queries, q_stride); head h of query i at q + i * q_stride + h * head_dim; rotated */
     size_t q_stride;
-    float *out;                /* (queries, out_stride), the same shape */
+    float *out; /* (queries, out_stride), the same shape */
     size_t out_stride;
     uint32_t queries;
-    uint32_t first;            /* position of query 0 */
-    uint32_t heads;            /* <= ATTENTION_MAX_HEADS */
-    uint32_t head_dim;         /* even, <= 256 */
-    uint32_t window;           /* 0: none */
+    uint32_t first;    /* position of query 0 */
+    uint32_t heads;    /* <= ATTENTION_MAX_HEADS */
+    uint32_t head_dim; /* even, <= 256 */
+    uint32_t window;   /* 0: none */
     float scale;
-    float softcap;             /* 0: none */
+    float softcap; /* 0: none */
     const uint8_t *const *pages;
     size_t k_offset, v_offset;
-    void *scratch;             /* attention_scratch_bytes(head_dim), KERNEL_ALIGN-aligned, private */
+    void *scratch; /* attention_scratch_bytes(head_dim), KERNEL_ALIGN-aligned, private */
 };
 
 size_t attention_scratch_bytes(uint32_t head_dim);
@@ -102,8 +109,9 @@ struct kernels {
     void (*quantize)(struct activations *a);
 
     /*
-     * Rows [16 * first_tile, min(rows, 16 * last_tile)) of w for all tokens: y[t * y_stride + row] (mode) = w[row] . x[t].
-     * Quantised types read the quantised copy, float types a->x. scratch: product_scratch_bytes(), private.
+     * Rows [16 * first_tile, min(rows, 16 * last_tile)) of w for all tokens: y[t * y_stride + row] (mode) =
+     * w[row] . x[t]. Quantised types read the quantised copy, float types a->x. scratch: product_scratch_bytes() bytes,
+     * KERNEL_ALIGN-aligned, private. A range without rows does nothing.
      */
     void (*product)(const struct tile_matrix *w, uint32_t first_tile, uint32_t last_tile, const struct activations *a,
                     float *y, size_t y_stride, enum product_mode mode, void *scratch);
@@ -116,7 +124,7 @@ struct kernels {
 
     void (*attend)(const struct attention *a);
 
-    /* max over n > 0 values, and sum of exp(x - max) as double of kernel_expf results in order of the 16-lane rule (in double). */
+    /* max over n > 0 values, and the sum of (double)kernel_expf(x - max) by the 16-lane rule in double. */
     void (*max_sum_exp)(const float *x, uint32_t n, float *max, double *sum);
 
     /* n floats to f16 (nearest even) and back. */
@@ -140,7 +148,10 @@ const struct kernels *const *kernels_runnable(uint32_t *count);
 /* The best one, or the one of that name; NULL when it is unknown or this machine cannot run it. */
 const struct kernels *kernels_choose(const char *name_or_null);
 
-/* Rotates the pairs (x[2i], x[2i+1]), i < pairs, of `heads` heads by cos_sin[2i], cos_sin[2i+1]; heads lie head_stride floats apart. Plain C: not hot. */
+/*
+ * Rotates the pairs (x[2i], x[2i+1]), i < pairs, of `heads` heads by cos_sin[2i], cos_sin[2i+1]; heads lie head_stride
+ * floats apart. Plain C: not hot.
+ */
 void rope_rotate(float *x, uint32_t heads, size_t head_stride, uint32_t pairs, const float *cos_sin);
 
 #endif

@@ -127,7 +127,8 @@ static void to_f16(uint16_t *out, const float *x, uint32_t n)
     for (uint32_t i = 0; i < n; i += 8) {
         uint32_t count = lanes_left(i, n);
         uint16_t halves[8];
-        _mm_storeu_si128((__m128i *)(void *)halves, _mm256_cvtps_ph(load_lanes(x + i, count), _MM_FROUND_TO_NEAREST_INT));
+        _mm_storeu_si128((__m128i *)(void *)halves,
+                         _mm256_cvtps_ph(load_lanes(x + i, count), _MM_FROUND_TO_NEAREST_INT));
         memcpy(out + i, halves, count * sizeof *halves);
     }
 }

@@ -1,5 +1,6 @@
 /*
- * kernels_avx512: the set for processors with AVX-512 F, BW, VL, DQ and VNNI; the parts that are not products or attention.
+ * kernels_avx512: the set for processors with AVX-512 F, BW, VL, DQ and VNNI; the parts that are not products or
+ * attention.
  */
 #include <math.h>
 
@@ -115,7 +116,8 @@ static void to_f16(uint16_t *out, const float *x, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i += 16) {
         __mmask16 mask = lanes_left(i, n);
-        __m256i halves = _mm512_cvtps_ph(_mm512_maskz_loadu_ps(mask, x + i), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+        __m256i halves =
+            _mm512_cvtps_ph(_mm512_maskz_loadu_ps(mask, x + i), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
         _mm256_mask_storeu_epi16(out + i, mask, halves);
     }
 }

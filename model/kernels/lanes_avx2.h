@@ -1,6 +1,6 @@
 /*
- * lanes_avx2: 8 floats at a time: the exponential and the sums of the reference. The 16 lanes of a sum are two registers.
- * Included by *_avx2.c only.
+ * lanes_avx2: 8 floats at a time: the exponential and the sums of the reference. The 16 lanes of a sum are two
+ * registers. Included by *_avx2.c only.
  */
 #ifndef QUIRE_MODEL_KERNELS_LANES_AVX2_H
 #define QUIRE_MODEL_KERNELS_LANES_AVX2_H

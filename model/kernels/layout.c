@@ -33,7 +33,8 @@ size_t activations_bytes(uint32_t tokens, uint32_t cols)
     return code_bytes(tokens, cols) + 4 * per_block_bytes(tokens, cols);
 }
 
-void activations_place(struct activations *a, void *memory, uint32_t tokens, uint32_t cols, const float *x, size_t x_stride)
+void activations_place(struct activations *a, void *memory, uint32_t tokens, uint32_t cols, const float *x,
+                       size_t x_stride)
 {
     must((uintptr_t)memory % KERNEL_ALIGN == 0);
     uint8_t *at = memory;

@@ -1,6 +1,6 @@
 /*
- * product_avx2: matrix products without VNNI. A row tile is unpacked into scratch, then multiplied 8 rows and up to 4 tokens
- * at a time.
+ * product_avx2: matrix products without VNNI. A row tile is unpacked into scratch, then multiplied 8 rows and up to 4
+ * tokens at a time.
  *
  * vpmaddubsw adds pairs of products into 16 bits and saturates, so sums are widened before they could: codes below 16
  * allow 8 groups (8 * 2 * 15 * 127 = 30480), below 32 four, below 64 two. Whole bytes are made signed and multiplied
@@ -105,7 +105,8 @@ SPECIALISED __m256 powers_of_two(__m256i e)
 }
 
 /* d and m of rows [row, row + 8) of one sub-block */
-SPECIALISED void unpack_scales(struct tile_format f, const uint8_t *scales, const uint8_t *head, uint32_t s, uint32_t row, float *d, float *m)
+SPECIALISED void unpack_scales(struct tile_format f, const uint8_t *scales, const uint8_t *head, uint32_t s,
+                               uint32_t row, float *d, float *m)
 {
     const uint8_t *at = scales + s * TILE_ROWS + row;
     __m256 scale = _mm256_setzero_ps(), minimum = _mm256_setzero_ps();
@@ -134,7 +135,8 @@ SPECIALISED void unpack_scales(struct tile_format f, const uint8_t *scales, cons
         __m256i both = bytes_at(at);
         __m256 sub_scale = _mm256_cvtepi32_ps(_mm256_and_si256(both, _mm256_set1_epi32(15)));
         scale = _mm256_mul_ps(halves_at(head + 2 * row), sub_scale);
-        minimum = negated(_mm256_mul_ps(halves_at(head + 32 + 2 * row), _mm256_cvtepi32_ps(_mm256_srli_epi32(both, 4))));
+        minimum =
+            negated(_mm256_mul_ps(halves_at(head + 32 + 2 * row), _mm256_cvtepi32_ps(_mm256_srli_epi32(both, 4))));
         break;
     }
     }
@@ -143,7 +145,8 @@ SPECIALISED void unpack_scales(struct tile_format f, const uint8_t *scales, cons
         _mm256_storeu_ps(m, minimum);
 }
 
-SPECIALISED void unpack_row_tile(struct tile_format f, const uint8_t *row_tile, uint32_t blocks, struct unpacked_block *out)
+SPECIALISED void unpack_row_tile(struct tile_format f, const uint8_t *row_tile, uint32_t blocks,
+                                 struct unpacked_block *out)
 {
     for (uint32_t b = 0; b < blocks; b++) {
         const uint8_t *head, *tile = tile_at(f, row_tile, b, &head);
@@ -176,9 +179,11 @@ SPECIALISED uint32_t span_of(struct tile_format f)
     return f.planes & PLANE_FOUR && f.planes & PLANE_ONE ? 4 : 8 / f.sub_blocks;
 }
 
-/* acc[c] = sum of products of groups [first, last) for n tokens, without bias for whole bytes, with it for the others */
-SPECIALISED void dot(const struct unpacked_block *w, uint32_t row, uint32_t first, uint32_t last, uint32_t span, uint32_t n,
-                     const int8_t *q, __m256i *acc)
+/*
+ * acc[c] = sum of products of groups [first, last) for n tokens, without bias for whole bytes, with it for the others
+ */
+SPECIALISED void dot(const struct unpacked_block *w, uint32_t row, uint32_t first, uint32_t last, uint32_t span,
+                     uint32_t n, const int8_t *q, __m256i *acc)
 {
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i narrow[COLUMNS];
@@ -229,16 +234,19 @@ SPECIALISED void store_rows(const struct destination *to, uint32_t row, uint32_t
 }
 
 /* 8 rows of an unpacked row tile for n tokens from `token` on, all of one group. */
-SPECIALISED void product_columns(struct tile_format f, uint32_t n, const struct unpacked_block *w, uint32_t tile, uint32_t row,
-                                 uint32_t token, const struct activations *a, const struct destination *to)
+SPECIALISED void product_columns(struct tile_format f, uint32_t n, const struct unpacked_block *w, uint32_t tile,
+                                 uint32_t row, uint32_t token, const struct activations *a,
+                                 const struct destination *to)
 {
-    uint32_t blocks = a->cols / TILE_K, span = span_of(f), bias_bits = f.bias && span ? (uint32_t)__builtin_ctz(f.bias) : 0;
+    uint32_t blocks = a->cols / TILE_K, span = span_of(f),
+             bias_bits = f.bias && span ? (uint32_t)__builtin_ctz(f.bias) : 0;
     __m256 y[COLUMNS];
     UNROLL
     for (uint32_t c = 0; c < n; c++)
         y[c] = _mm256_setzero_ps();
     for (uint32_t b = 0; b < blocks; b++) {
-        size_t index = (size_t)(token / ACTIVATION_GROUP) * blocks + b, at = index * ACTIVATION_GROUP + token % ACTIVATION_GROUP;
+        size_t index = (size_t)(token / ACTIVATION_GROUP) * blocks + b,
+               at = index * ACTIVATION_GROUP + token % ACTIVATION_GROUP;
         const int8_t *q = a->q + index * TILE_K * ACTIVATION_GROUP + token % ACTIVATION_GROUP * 4;
         UNROLL
         for (uint32_t s = 0; s < f.sub_blocks; s++) {
@@ -263,8 +271,9 @@ SPECIALISED void product_columns(struct tile_format f, uint32_t n, const struct 
     store_rows(to, tile * TILE_ROWS + row, token, n, y);
 }
 
-SPECIALISED void product_quantised(enum tensor_type type, const struct tile_matrix *w, uint32_t first_tile, uint32_t last_tile,
-                                   const struct activations *a, const struct destination *to, struct unpacked_block *unpacked)
+SPECIALISED void product_quantised(enum tensor_type type, const struct tile_matrix *w, uint32_t first_tile,
+                                   uint32_t last_tile, const struct activations *a, const struct destination *to,
+                                   struct unpacked_block *unpacked)
 {
     struct tile_format f = tile_format(type);
     uint64_t tile_size;
@@ -299,8 +308,8 @@ SPECIALISED __m256 float_weights(enum tensor_type type, const uint8_t *row_tile,
 }
 
 /* `tiles` row tiles at once (to have enough sums in flight) for n tokens from `token` on. */
-SPECIALISED void float_tiles(enum tensor_type type, uint32_t tiles, uint32_t n, const struct tile_matrix *w, uint32_t tile,
-                             uint32_t token, const struct activations *a, const struct destination *to)
+SPECIALISED void float_tiles(enum tensor_type type, uint32_t tiles, uint32_t n, const struct tile_matrix *w,
+                             uint32_t tile, uint32_t token, const struct activations *a, const struct destination *to)
 {
     uint64_t tile_size;
     tiles_row_tile_bytes(type, w->cols, &tile_size);
@@ -309,7 +318,8 @@ SPECIALISED void float_tiles(enum tensor_type type, uint32_t tiles, uint32_t n, 
     __m256 y[8][COLUMNS]; /* by halves of tiles */
     UNROLL
     for (uint32_t c = 0; c < n; c++)
-        x[c] = a->x + (token + c < a->tokens ? token + c : a->tokens - 1) * a->x_stride; /* the padding repeats the last one */
+        x[c] = a->x +
+               (token + c < a->tokens ? token + c : a->tokens - 1) * a->x_stride; /* the padding repeats the last one */
     UNROLL
     for (uint32_t i = 0; i < 2 * tiles; i++) {
         UNROLL
@@ -330,8 +340,8 @@ SPECIALISED void float_tiles(enum tensor_type type, uint32_t tiles, uint32_t n, 
         store_rows(to, tile * TILE_ROWS + i * HALF_ROWS, token, n, y[i]);
 }
 
-SPECIALISED void product_float(enum tensor_type type, const struct tile_matrix *w, uint32_t first_tile, uint32_t last_tile,
-                               const struct activations *a, const struct destination *to)
+SPECIALISED void product_float(enum tensor_type type, const struct tile_matrix *w, uint32_t first_tile,
+                               uint32_t last_tile, const struct activations *a, const struct destination *to)
 {
     uint32_t tile = first_tile;
     for (; a->tokens == 1 && tile + 4 <= last_tile; tile += 4)

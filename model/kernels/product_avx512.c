@@ -2,8 +2,9 @@
  * product_avx512: matrix products with VNNI. One register holds 16 rows x 4 k of codes, one vpdpbusd multiplies it with
  * 4 inputs of one token (broadcast from memory) into 16 int32 sums, so no horizontal sum is ever needed.
  *
- * Up to 8 tokens: tiles are unpacked in registers; the processor fetches ahead well enough by itself. More: the unpacked
- * row tile also goes to scratch and is multiplied with each further group of 8 tokens. Functions here are specialised by inlining: `type`, `f` and `n` are constants in each use.
+ * Up to 8 tokens: tiles are unpacked in registers; the processor fetches ahead well enough by itself. More: the
+ * unpacked row tile also goes to scratch and is multiplied with each further group of 8 tokens. Functions here are
+ * specialised by inlining: `type`, `f` and `n` are constants in each use.
  */
 #include <immintrin.h>
 
@@ -102,7 +103,8 @@ SPECIALISED __m512 powers_of_two(__m512i e)
 {
     __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
     __m512i subnormal = _mm512_sllv_epi32(_mm512_set1_epi32(0x00200000), e);
-    return _mm512_castsi512_ps(_mm512_mask_mov_epi32(normal, _mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2)), subnormal));
+    return _mm512_castsi512_ps(
+        _mm512_mask_mov_epi32(normal, _mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2)), subnormal));
 }
 
 SPECIALISED void unpack_scales(struct tile_format f, const uint8_t *scales, const uint8_t *head, __m512 *d, __m512 *m)
@@ -122,7 +124,8 @@ SPECIALISED void unpack_scales(struct tile_format f, const uint8_t *scales, cons
         case SCALE_U8:
             d[s] = _mm512_mul_ps(halves_at(head), _mm512_cvtepi32_ps(bytes_at(at)));
             if (f.minimum)
-                m[s] = negated(_mm512_mul_ps(halves_at(head + 32), _mm512_cvtepi32_ps(bytes_at(at + f.sub_blocks * TILE_ROWS))));
+                m[s] = negated(
+                    _mm512_mul_ps(halves_at(head + 32), _mm512_cvtepi32_ps(bytes_at(at + f.sub_blocks * TILE_ROWS))));
             break;
         case SCALE_I8:
             d[s] = _mm512_mul_ps(halves_at(head), _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(
@@ -138,7 +141,8 @@ SPECIALISED void unpack_scales(struct tile_format f, const uint8_t *scales, cons
     }
 }
 
-SPECIALISED void unpack_block(struct tile_format f, const uint8_t *row_tile, uint32_t block, struct block_registers *out)
+SPECIALISED void unpack_block(struct tile_format f, const uint8_t *row_tile, uint32_t block,
+                              struct block_registers *out)
 {
     const uint8_t *head, *tile = tile_at(f, row_tile, block, &head);
     unpack_codes(f, tile, out->code);
@@ -155,7 +159,8 @@ struct block_inputs {
 SPECIALISED struct block_inputs inputs_at(const struct activations *a, uint32_t group, uint32_t block)
 {
     size_t index = (size_t)group * (a->cols / TILE_K) + block, at = index * ACTIVATION_GROUP;
-    return (struct block_inputs){a->q + index * TILE_K * ACTIVATION_GROUP, a->scale + at, a->sum + at, a->isum + at, a->half + at};
+    return (struct block_inputs){a->q + index * TILE_K * ACTIVATION_GROUP, a->scale + at, a->sum + at, a->isum + at,
+                                 a->half + at};
 }
 
 SPECIALISED __m512i four_inputs(const int8_t *q)
@@ -166,8 +171,8 @@ SPECIALISED __m512i four_inputs(const int8_t *q)
 }
 
 /* y[c] of 16 rows += one block, for n tokens; bias is 2^bias_bits, 0: none */
-SPECIALISED void add_block(const struct block_registers *w, uint32_t sub_blocks, bool minimum, unsigned bias_bits, uint32_t n,
-                           struct block_inputs in, __m512 *y)
+SPECIALISED void add_block(const struct block_registers *w, uint32_t sub_blocks, bool minimum, unsigned bias_bits,
+                           uint32_t n, struct block_inputs in, __m512 *y)
 {
     UNROLL
     for (uint32_t s = 0; s < sub_blocks; s++) {
@@ -177,16 +182,18 @@ SPECIALISED void add_block(const struct block_registers *w, uint32_t sub_blocks,
         for (uint32_t c = 0; c < n; c++)
             acc[c] = _mm512_setzero_si512();
         UNROLL
-        for (uint32_t g = first; g < last; g++)
+        for (uint32_t g = first; g < last; g++) {
             UNROLL
             for (uint32_t c = 0; c < n; c++)
                 acc[c] = _mm512_dpbusd_epi32(acc[c], w->code[g], four_inputs(in.q + (g * ACTIVATION_GROUP + c) * 4));
+        }
         UNROLL
         for (uint32_t c = 0; c < n; c++) {
             int32_t q_sum = sub_blocks == 1 ? in.isum[c] : s == 0 ? in.half[c] : in.isum[c] - in.half[c];
             if (bias_bits)
                 acc[c] = _mm512_sub_epi32(acc[c], _mm512_set1_epi32((int32_t)((uint32_t)q_sum << bias_bits)));
-            y[c] = _mm512_fmadd_ps(_mm512_mul_ps(w->d[s], _mm512_set1_ps(in.scale[c])), _mm512_cvtepi32_ps(acc[c]), y[c]);
+            y[c] =
+                _mm512_fmadd_ps(_mm512_mul_ps(w->d[s], _mm512_set1_ps(in.scale[c])), _mm512_cvtepi32_ps(acc[c]), y[c]);
             if (minimum) {
                 float sum = sub_blocks == 1 ? in.sum[c] : in.scale[c] * (float)q_sum;
                 y[c] = _mm512_fmadd_ps(w->m[s], _mm512_set1_ps(sum), y[c]);
@@ -238,7 +245,10 @@ SPECIALISED void keep_block(struct tile_format f, const struct block_registers *
     }
 }
 
-/* One row tile for the first n <= 8 tokens. Unpacked blocks stay in `keep` for other groups of tokens, if there is a keep. */
+/*
+ * One row tile for the first n <= 8 tokens. Unpacked blocks stay in `keep` for other groups of tokens, if there is a
+ * keep.
+ */
 SPECIALISED void product_first(struct tile_format f, uint32_t n, const uint8_t *row_tile, uint32_t tile,
                                const struct activations *a, const struct destination *to, struct unpacked_block *keep)
 {
@@ -256,10 +266,14 @@ SPECIALISED void product_first(struct tile_format f, uint32_t n, const uint8_t *
     store_rows(to, tile, 0, n, y);
 }
 
-/* One unpacked row tile with n tokens of a group. Meanwhile the next row tile, `ahead` bytes a block from `next`, is fetched. */
-SPECIALISED void product_group(uint32_t sub_blocks, bool minimum, unsigned bias_bits, uint32_t n, const struct unpacked_block *w,
-                               uint32_t tile, uint32_t group, const struct activations *a, const struct destination *to,
-                               const uint8_t *next, uint32_t ahead)
+/*
+ * One unpacked row tile with n tokens of a group. Meanwhile the next row tile, `ahead` bytes a block from `next`, is
+ * fetched.
+ */
+SPECIALISED void product_group(uint32_t sub_blocks, bool minimum, unsigned bias_bits, uint32_t n,
+                               const struct unpacked_block *w, uint32_t tile, uint32_t group,
+                               const struct activations *a, const struct destination *to, const uint8_t *next,
+                               uint32_t ahead)
 {
     struct block_registers registers;
     __m512 y[ACTIVATION_GROUP];
@@ -285,8 +299,8 @@ SPECIALISED void product_group(uint32_t sub_blocks, bool minimum, unsigned bias_
 
 /* All groups of tokens but the first. */
 SPECIALISED void product_groups(uint32_t sub_blocks, bool minimum, unsigned bias_bits, const struct unpacked_block *w,
-                                uint32_t tile, const struct activations *a, const struct destination *to, const uint8_t *next,
-                                uint32_t ahead)
+                                uint32_t tile, const struct activations *a, const struct destination *to,
+                                const uint8_t *next, uint32_t ahead)
 {
     for (uint32_t group = 1; group * ACTIVATION_GROUP < a->tokens; group++, ahead = 0) {
         uint32_t left = a->tokens - group * ACTIVATION_GROUP;
@@ -299,8 +313,8 @@ SPECIALISED void product_groups(uint32_t sub_blocks, bool minimum, unsigned bias
     }
 }
 
-static void product_unpacked(struct tile_format f, const struct unpacked_block *w, uint32_t tile, const struct activations *a,
-                             const struct destination *to, const uint8_t *next)
+static void product_unpacked(struct tile_format f, const struct unpacked_block *w, uint32_t tile,
+                             const struct activations *a, const struct destination *to, const uint8_t *next)
 {
     uint32_t ahead = tile_bytes(f);
     if (f.sub_blocks == 2 && f.minimum)
@@ -327,8 +341,9 @@ SPECIALISED void product_rows(struct tile_format f, uint32_t n, const struct til
     }
 }
 
-SPECIALISED void product_quantised(enum tensor_type type, const struct tile_matrix *w, uint32_t first_tile, uint32_t last_tile,
-                                   const struct activations *a, const struct destination *to, void *scratch)
+SPECIALISED void product_quantised(enum tensor_type type, const struct tile_matrix *w, uint32_t first_tile,
+                                   uint32_t last_tile, const struct activations *a, const struct destination *to,
+                                   void *scratch)
 {
     struct tile_format f = tile_format(type);
     if (a->tokens > 4)
@@ -356,8 +371,8 @@ SPECIALISED __m512 float_weights(enum tensor_type type, const uint8_t *row_tile,
 }
 
 /* `tiles` row tiles at once (to have enough sums in flight) for n tokens from `first` on. */
-SPECIALISED void float_tiles(enum tensor_type type, uint32_t tiles, uint32_t n, const struct tile_matrix *w, uint32_t tile,
-                             uint32_t first, const struct activations *a, const struct destination *to)
+SPECIALISED void float_tiles(enum tensor_type type, uint32_t tiles, uint32_t n, const struct tile_matrix *w,
+                             uint32_t tile, uint32_t first, const struct activations *a, const struct destination *to)
 {
     uint64_t tile_size;
     tiles_row_tile_bytes(type, w->cols, &tile_size);
@@ -370,10 +385,11 @@ SPECIALISED void float_tiles(enum tensor_type type, uint32_t tiles, uint32_t n, 
         x[c] = a->x + token * a->x_stride;
     }
     UNROLL
-    for (uint32_t i = 0; i < tiles; i++)
+    for (uint32_t i = 0; i < tiles; i++) {
         UNROLL
         for (uint32_t c = 0; c < n; c++)
             y[i][c] = _mm512_setzero_ps();
+    }
     for (uint32_t k = 0; k < w->cols; k++) {
         UNROLL
         for (uint32_t i = 0; i < tiles; i++) {
@@ -388,8 +404,8 @@ SPECIALISED void float_tiles(enum tensor_type type, uint32_t tiles, uint32_t n, 
         store_rows(to, tile + i, first, n, y[i]);
 }
 
-SPECIALISED void product_float(enum tensor_type type, const struct tile_matrix *w, uint32_t first_tile, uint32_t last_tile,
-                               const struct activations *a, const struct destination *to)
+SPECIALISED void product_float(enum tensor_type type, const struct tile_matrix *w, uint32_t first_tile,
+                               uint32_t last_tile, const struct activations *a, const struct destination *to)
 {
     uint32_t tile = first_tile;
     if (a->tokens == 1)
@@ -397,7 +413,8 @@ SPECIALISED void product_float(enum tensor_type type, const struct tile_matrix *
             float_tiles(type, 4, 1, w, tile, 0, a, to);
     for (; a->tokens > 1 && tile + 2 <= last_tile; tile += 2) {
         uint32_t first = 0;
-        for (; a->tokens - first > 4; first += ACTIVATION_GROUP < a->tokens - first ? ACTIVATION_GROUP : a->tokens - first)
+        for (; a->tokens - first > 4;
+             first += ACTIVATION_GROUP < a->tokens - first ? ACTIVATION_GROUP : a->tokens - first)
             float_tiles(type, 2, 8, w, tile, first, a, to);
         if (first < a->tokens)
             float_tiles(type, 2, 4, w, tile, first, a, to);
@@ -416,9 +433,9 @@ void product_avx512(const struct tile_matrix *w, uint32_t first_tile, uint32_t l
     if (a->tokens == 0)
         return;
     switch ((int)w->type) {
-#define FLOAT(type)                                                         \
-    case TENSOR_##type:                                                     \
-        product_float(TENSOR_##type, w, first_tile, last_tile, a, &to);     \
+#define FLOAT(type)                                                     \
+    case TENSOR_##type:                                                 \
+        product_float(TENSOR_##type, w, first_tile, last_tile, a, &to); \
         return;
         FLOAT(F32)
         FLOAT(F16)

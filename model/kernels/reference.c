@@ -57,7 +57,8 @@ static double tree_sum_double(double *lane)
 static void quantize_block(struct activations *a, uint32_t token, uint32_t block, const float *x)
 {
     uint32_t group = token / ACTIVATION_GROUP, slot = token % ACTIVATION_GROUP;
-    int8_t *q = a->q + (size_t)group * a->cols * ACTIVATION_GROUP + (size_t)block * TILE_K * ACTIVATION_GROUP + slot * 4;
+    int8_t *q =
+        a->q + (size_t)group * a->cols * ACTIVATION_GROUP + (size_t)block * TILE_K * ACTIVATION_GROUP + slot * 4;
     size_t at = ((size_t)group * (a->cols / TILE_K) + block) * ACTIVATION_GROUP + slot;
     float amax = 0, inverse = 0, scale = 0;
     bool finite = true;
@@ -122,7 +123,8 @@ static void unpack_row_tile(const struct tile_matrix *w, uint32_t tile, struct u
 }
 
 /* sum of (code - bias) * q over k groups [first, last) of a block, for one row and token; exact */
-static int32_t dot(const struct unpacked_block *w, uint32_t row, const int8_t *q, int32_t bias, uint32_t first, uint32_t last)
+static int32_t dot(const struct unpacked_block *w, uint32_t row, const int8_t *q, int32_t bias, uint32_t first,
+                   uint32_t last)
 {
     int32_t sum = 0;
     for (uint32_t g = first; g < last; g++)
@@ -225,7 +227,8 @@ static void score_chunk(const struct attention *a, const float *q, uint32_t firs
 }
 
 /* One chunk's maximum, sum and weighted V. */
-static void attend_chunk(const struct attention *a, const float *q, uint32_t first, uint32_t last, float *m, float *l, float *o)
+static void attend_chunk(const struct attention *a, const float *q, uint32_t first, uint32_t last, float *m, float *l,
+                         float *o)
 {
     float score[ATTENTION_GRID], lane[LANES] = {0};
     score_chunk(a, q, first, last, score);

@@ -16,7 +16,8 @@ struct unpacked_block {
 
 /*
  * Attention works on blocks of up to this many (query, head) rows at a time, so that a K or V line is widened once for
- * all of them: scores (ATTENTION_ROWS, ATTENTION_GRID), then o of a chunk and o of all chunks so far (ATTENTION_ROWS, head_dim).
+ * all of them: scores (ATTENTION_ROWS, ATTENTION_GRID), then o of a chunk and o of all chunks so far (ATTENTION_ROWS,
+ * head_dim).
  */
 enum { ATTENTION_ROWS = 12 };
 

@@ -99,10 +99,10 @@ static uint8_t *random_rows(enum tensor_type type, uint32_t rows, uint32_t cols,
     }
     for (size_t b = 0; b < bytes; b += traits->block_bytes) {
         /* Wherever the two scales of a block are: exponents below 24, some zero. */
-        static const uint8_t at[][3] = {{TENSOR_Q2_K, 80, 82},  {TENSOR_Q3_K, 108, 108}, {TENSOR_Q6_K, 208, 208},
-                                        {TENSOR_Q4_1, 0, 2},    {TENSOR_Q5_1, 0, 2},     {TENSOR_Q4_K, 0, 2},
-                                        {TENSOR_Q5_K, 0, 2},    {TENSOR_Q4_0, 0, 0},     {TENSOR_Q5_0, 0, 0},
-                                        {TENSOR_Q8_0, 0, 0},    {TENSOR_IQ4_NL, 0, 0},   {TENSOR_IQ4_XS, 0, 0}};
+        static const uint8_t at[][3] = {{TENSOR_Q2_K, 80, 82}, {TENSOR_Q3_K, 108, 108}, {TENSOR_Q6_K, 208, 208},
+                                        {TENSOR_Q4_1, 0, 2},   {TENSOR_Q5_1, 0, 2},     {TENSOR_Q4_K, 0, 2},
+                                        {TENSOR_Q5_K, 0, 2},   {TENSOR_Q4_0, 0, 0},     {TENSOR_Q5_0, 0, 0},
+                                        {TENSOR_Q8_0, 0, 0},   {TENSOR_IQ4_NL, 0, 0},   {TENSOR_IQ4_XS, 0, 0}};
         for (size_t i = 0; i < sizeof at / sizeof *at; i++) {
             for (size_t s = 1; at[i][0] == type && s < 3; s++) {
                 uint16_t half = (uint16_t)(random_bits() & 0x9fff);
@@ -135,7 +135,8 @@ struct batch {
 
 static struct batch random_batch(const struct kernels *k, const float *x, uint32_t tokens, uint32_t cols, size_t stride)
 {
-    struct batch b = {.x = allocate(tokens * stride * sizeof(float)), .memory = allocate(activations_bytes(tokens, cols))};
+    struct batch b = {.x = allocate(tokens * stride * sizeof(float)),
+                      .memory = allocate(activations_bytes(tokens, cols))};
     memcpy(b.x, x, tokens * stride * sizeof(float));
     activations_place(&b.a, b.memory, tokens, cols, b.x, stride);
     if (cols % TILE_K == 0)
@@ -191,8 +192,8 @@ static void quantised_inputs_are_the_reference_s(void **state)
     for_each_set(check_quantize);
 }
 
-static void check_product(const struct kernels *k, const struct tile_matrix *w, uint32_t tokens, uint32_t kind, uint32_t first,
-                          uint32_t last, enum product_mode mode)
+static void check_product(const struct kernels *k, const struct tile_matrix *w, uint32_t tokens, uint32_t kind,
+                          uint32_t first, uint32_t last, enum product_mode mode)
 {
     size_t x_stride = w->cols + random_below(20), y_stride = w->rows + random_below(9);
     float *x = allocate(tokens * x_stride * sizeof *x);
@@ -208,8 +209,8 @@ static void check_product(const struct kernels *k, const struct tile_matrix *w, 
     k->product(w, first, last, &got.a, y, y_stride, mode, scratch);
     kernels_reference.product(w, first, last, &expected.a, y_expected, y_stride, mode, scratch);
     char what[128];
-    snprintf(what, sizeof what, "%s %s %ux%u, %u tokens, inputs %u, tiles %u..%u", k->name, tensor_type_traits(w->type)->name,
-             w->rows, w->cols, tokens, kind, first, last);
+    snprintf(what, sizeof what, "%s %s %ux%u, %u tokens, inputs %u, tiles %u..%u", k->name,
+             tensor_type_traits(w->type)->name, w->rows, w->cols, tokens, kind, first, last);
     assert_same_floats(what, y, y_expected, tokens * y_stride);
     free(scratch);
     free(y);
@@ -224,12 +225,14 @@ static void check_products(const struct kernels *k)
     for (size_t t = 0; t < TYPE_COUNT; t++) {
         uint32_t block = tensor_type_traits(all_types[t])->block_elements;
         for (uint32_t fill = 0; fill < FILL_COUNT; fill++) {
-            uint32_t rows = 1 + random_below(100), cols = block * (1 + random_below(block == 256 ? 3 : block == 32 ? 7 : 90));
+            uint32_t rows = 1 + random_below(100), cols = block * (1 + random_below(block == 256  ? 3
+                                                                                    : block == 32 ? 7
+                                                                                                  : 90));
             struct tile_matrix w = random_matrix(all_types[t], rows, cols, fill);
             uint32_t tiles = (rows + 15) / 16;
             for (uint32_t tokens = 1; tokens <= 40; tokens += long_form() || tokens < 10 ? 1 : 1 + random_below(5))
-                check_product(k, &w, tokens, random_below(4), random_below(tiles), tiles - random_below(tiles > 1 ? 2 : 1),
-                              random_below(2) ? PRODUCT_ADD : PRODUCT_STORE);
+                check_product(k, &w, tokens, random_below(4), random_below(tiles),
+                              tiles - random_below(tiles > 1 ? 2 : 1), random_below(2) ? PRODUCT_ADD : PRODUCT_STORE);
             free((void *)(uintptr_t)w.tiles);
         }
     }
@@ -441,8 +444,8 @@ static void free_sequence(struct sequence *s)
     free(s->pages);
 }
 
-static void check_attention_of(const struct kernels *k, uint32_t first, uint32_t queries, uint32_t heads, uint32_t head_dim,
-                               uint32_t window, float softcap)
+static void check_attention_of(const struct kernels *k, uint32_t first, uint32_t queries, uint32_t heads,
+                               uint32_t head_dim, uint32_t window, float softcap)
 {
     struct sequence s = random_sequence(first + queries, head_dim);
     size_t row = (size_t)heads * head_dim, stride = row + 7;
@@ -450,15 +453,27 @@ static void check_attention_of(const struct kernels *k, uint32_t first, uint32_t
     float *expected = allocate(queries * stride * sizeof *q);
     for (size_t i = 0; i < queries * stride; i++)
         q[i] = 3 * random_float();
-    struct attention a = {.q = q, .q_stride = stride, .out = got, .out_stride = stride, .queries = queries, .first = first,
-                          .heads = heads, .head_dim = head_dim, .window = window, .scale = 0.3f, .softcap = softcap,
-                          .pages = (const uint8_t *const *)s.pages, .k_offset = s.k_offset, .v_offset = s.v_offset,
+    struct attention a = {.q = q,
+                          .q_stride = stride,
+                          .out = got,
+                          .out_stride = stride,
+                          .queries = queries,
+                          .first = first,
+                          .heads = heads,
+                          .head_dim = head_dim,
+                          .window = window,
+                          .scale = 0.3f,
+                          .softcap = softcap,
+                          .pages = (const uint8_t *const *)s.pages,
+                          .k_offset = s.k_offset,
+                          .v_offset = s.v_offset,
                           .scratch = allocate(attention_scratch_bytes(head_dim))};
     k->attend(&a);
     a.out = expected;
     kernels_reference.attend(&a);
     char what[128];
-    snprintf(what, sizeof what, "%s: %u queries from %u, %u heads of %u, window %u", k->name, queries, first, heads, head_dim, window);
+    snprintf(what, sizeof what, "%s: %u queries from %u, %u heads of %u, window %u", k->name, queries, first, heads,
+             head_dim, window);
     for (uint32_t i = 0; i < queries; i++) {
         assert_same_floats(what, got + i * stride, expected + i * stride, row);
         for (size_t d = 0; d < row; d++)
@@ -475,9 +490,9 @@ static void check_attention(const struct kernels *k)
 {
     static const uint32_t dims[] = {64, 2, 18, 32, 80, 128, 256}, heads[] = {3, 1, 2, 4, 5, 8, 16};
     for (uint32_t round = 0; round < (long_form() ? 1000 : 60); round++)
-        check_attention_of(k, random_below(4) ? random_below(900) : random_below(20), 1 + random_below(random_below(2) ? 2 : 40),
-                           heads[random_below(7)], dims[random_below(7)], random_below(2) ? 0 : 1 + random_below(600),
-                           random_below(5) ? 0 : 30.0f);
+        check_attention_of(k, random_below(4) ? random_below(900) : random_below(20),
+                           1 + random_below(random_below(2) ? 2 : 40), heads[random_below(7)], dims[random_below(7)],
+                           random_below(2) ? 0 : 1 + random_below(600), random_below(5) ? 0 : 30.0f);
     for (uint32_t edge = 254; edge <= 258; edge++)
         check_attention_of(k, edge, 1, 3, 64, 0, 0);
     check_attention_of(k, 0, 1, 3, 64, 0, 0);
@@ -498,9 +513,19 @@ static void attention_is_softmax(void **state)
     float q[DIM], out[DIM];
     for (uint32_t d = 0; d < DIM; d++)
         q[d] = (float)(int32_t)random_bits() * 0x1p-38f;
-    struct attention a = {.q = q, .q_stride = DIM, .out = out, .out_stride = DIM, .queries = 1, .first = LENGTH - 1, .heads = 1,
-                          .head_dim = DIM, .scale = 0.125f, .pages = (const uint8_t *const *)s.pages, .k_offset = s.k_offset,
-                          .v_offset = s.v_offset, .scratch = allocate(attention_scratch_bytes(DIM))};
+    struct attention a = {.q = q,
+                          .q_stride = DIM,
+                          .out = out,
+                          .out_stride = DIM,
+                          .queries = 1,
+                          .first = LENGTH - 1,
+                          .heads = 1,
+                          .head_dim = DIM,
+                          .scale = 0.125f,
+                          .pages = (const uint8_t *const *)s.pages,
+                          .k_offset = s.k_offset,
+                          .v_offset = s.v_offset,
+                          .scratch = allocate(attention_scratch_bytes(DIM))};
     kernels_reference.attend(&a);
     double sum = 0, o[DIM] = {0}, magnitude[DIM] = {0};
     for (uint32_t p = 0; p < LENGTH; p++) {

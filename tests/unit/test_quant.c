@@ -1,6 +1,6 @@
 /*
- * Quantisation as a user sees it: how far values move, how small they get, and that a product with blocks is the product
- * with the floats they stand for. OpenBLAS on dequantised weights is the yardstick.
+ * Quantisation as a user sees it: how far values move, how small they get, and that a product with blocks is the
+ * product with the floats they stand for. OpenBLAS on dequantised weights is the yardstick.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -134,10 +134,10 @@ static void check_against_blas(enum tensor_type type, uint32_t rows, uint32_t co
     for (size_t i = 0; i < weights; i++)
         magnitude[i] = fabsf(w[i]);
     openblas_set_num_threads(1);
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)tokens, (int)rows, (int)cols, 1, x, (int)cols, w, (int)cols, 0,
-                expected, (int)rows);
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)tokens, (int)rows, (int)cols, 1, x_magnitude, (int)cols, magnitude,
-                (int)cols, 0, scale, (int)rows);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)tokens, (int)rows, (int)cols, 1, x, (int)cols, w,
+                (int)cols, 0, expected, (int)rows);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)tokens, (int)rows, (int)cols, 1, x_magnitude, (int)cols,
+                magnitude, (int)cols, 0, scale, (int)rows);
 
     uint64_t bytes;
     assert_true(tiles_bytes(type, rows, cols, &bytes));
@@ -179,7 +179,11 @@ static void dequant_block_size_correct(void **state)
     static const struct {
         enum tensor_type type;
         uint32_t elements, bytes;
-    } expected[] = {{TENSOR_Q8_0, 32, 34}, {TENSOR_Q4_0, 32, 18}, {TENSOR_Q4_1, 32, 20}, {TENSOR_Q4_K, 256, 144}, {TENSOR_Q6_K, 256, 210}};
+    } expected[] = {{TENSOR_Q8_0, 32, 34},
+                    {TENSOR_Q4_0, 32, 18},
+                    {TENSOR_Q4_1, 32, 20},
+                    {TENSOR_Q4_K, 256, 144},
+                    {TENSOR_Q6_K, 256, 210}};
     for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
         const struct tensor_type_traits *traits = tensor_type_traits(expected[i].type);
         assert_int_equal(traits->block_elements, expected[i].elements);

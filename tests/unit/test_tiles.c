@@ -1,5 +1,6 @@
 /*
- * Tiles hold what the file's blocks stand for, value by value; the expected values are those of gguf-py (fixtures/quant).
+ * Tiles hold what the file's blocks stand for, value by value; the expected values are those of gguf-py
+ * (fixtures/quant).
  */
 #include <math.h>
 #include <setjmp.h>
@@ -20,9 +21,10 @@ static const struct {
     enum tensor_type type;
     const char *file;
 } known[] = {
-    {TENSOR_F16, "f16"},   {TENSOR_BF16, "bf16"}, {TENSOR_Q8_0, "q8_0"},     {TENSOR_Q4_0, "q4_0"},     {TENSOR_Q4_1, "q4_1"},
-    {TENSOR_Q5_0, "q5_0"}, {TENSOR_Q5_1, "q5_1"}, {TENSOR_Q2_K, "q2_k"},     {TENSOR_Q3_K, "q3_k"},     {TENSOR_Q4_K, "q4_k"},
-    {TENSOR_Q5_K, "q5_k"}, {TENSOR_Q6_K, "q6_k"}, {TENSOR_IQ4_NL, "iq4_nl"}, {TENSOR_IQ4_XS, "iq4_xs"}, {TENSOR_MXFP4, "mxfp4"},
+    {TENSOR_F16, "f16"},       {TENSOR_BF16, "bf16"},     {TENSOR_Q8_0, "q8_0"},   {TENSOR_Q4_0, "q4_0"},
+    {TENSOR_Q4_1, "q4_1"},     {TENSOR_Q5_0, "q5_0"},     {TENSOR_Q5_1, "q5_1"},   {TENSOR_Q2_K, "q2_k"},
+    {TENSOR_Q3_K, "q3_k"},     {TENSOR_Q4_K, "q4_k"},     {TENSOR_Q5_K, "q5_k"},   {TENSOR_Q6_K, "q6_k"},
+    {TENSOR_IQ4_NL, "iq4_nl"}, {TENSOR_IQ4_XS, "iq4_xs"}, {TENSOR_MXFP4, "mxfp4"},
 };
 enum { KNOWN_COUNT = sizeof known / sizeof *known };
 
@@ -118,7 +120,8 @@ static void products_with_fixtures_are_within_the_rounding_of_inputs(void **stat
         print_message("no fixtures/quant here\n");
         skip();
     }
-    void *memory = allocate(activations_bytes(1, FIXTURE_COLS)), *scratch = allocate(product_scratch_bytes(FIXTURE_COLS));
+    void *memory = allocate(activations_bytes(1, FIXTURE_COLS)),
+         *scratch = allocate(product_scratch_bytes(FIXTURE_COLS));
     struct activations a;
     activations_place(&a, memory, 1, FIXTURE_COLS, x, FIXTURE_COLS);
     uint32_t set_count;
@@ -156,10 +159,10 @@ static void sizes_are_those_of_the_header(void **state)
         uint32_t cols;
         uint64_t bytes; /* of 16 rows */
     } expected[] = {
-        {TENSOR_F32, 3, 192},      {TENSOR_F16, 3, 96},       {TENSOR_BF16, 1, 32},     {TENSOR_Q8_0, 32, 544},
-        {TENSOR_Q4_0, 64, 576},    {TENSOR_Q4_1, 32, 320},    {TENSOR_Q5_0, 32, 352},   {TENSOR_Q5_1, 32, 384},
-        {TENSOR_IQ4_NL, 32, 288},  {TENSOR_MXFP4, 32, 272},   {TENSOR_Q2_K, 256, 1344}, {TENSOR_Q3_K, 512, 3648},
-        {TENSOR_Q4_K, 256, 2368},  {TENSOR_Q5_K, 256, 2880},  {TENSOR_Q6_K, 256, 3360}, {TENSOR_IQ4_XS, 256, 2208},
+        {TENSOR_F32, 3, 192},     {TENSOR_F16, 3, 96},      {TENSOR_BF16, 1, 32},     {TENSOR_Q8_0, 32, 544},
+        {TENSOR_Q4_0, 64, 576},   {TENSOR_Q4_1, 32, 320},   {TENSOR_Q5_0, 32, 352},   {TENSOR_Q5_1, 32, 384},
+        {TENSOR_IQ4_NL, 32, 288}, {TENSOR_MXFP4, 32, 272},  {TENSOR_Q2_K, 256, 1344}, {TENSOR_Q3_K, 512, 3648},
+        {TENSOR_Q4_K, 256, 2368}, {TENSOR_Q5_K, 256, 2880}, {TENSOR_Q6_K, 256, 3360}, {TENSOR_IQ4_XS, 256, 2208},
     };
     for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
         uint64_t bytes;
