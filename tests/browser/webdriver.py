@@ -1,4 +1,5 @@
-"""webdriver: a headless Chromium driven through chromedriver, with the standard library only (W3C WebDriver over HTTP)."""
+"""webdriver: a headless Chromium driven through chromedriver, with nothing but the standard library (W3C WebDriver)."""
+
 import base64
 import json
 import re
@@ -11,8 +12,14 @@ import urllib.error
 import urllib.request
 
 CHROMIUM_FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
 ]
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the key that W3C WebDriver gives to references of elements
 KEYS = {"enter": "\ue007", "escape": "\ue00c", "tab": "\ue004"}
@@ -37,16 +44,23 @@ def wait_for(condition, seconds, what):
             return value
         if time.monotonic() > deadline:
             raise AssertionError(f"after {seconds} s still not: {what}")
-        select.select([], [], [], 0.05)  # a pause between two looks; what ends the wait is the condition or the deadline
+        select.select(
+            [], [], [], 0.05
+        )  # a pause between two looks; what ends the wait is the condition or the deadline
 
 
 class Browser:
     def __init__(self, chromium, chromedriver):
         self.profile = tempfile.TemporaryDirectory(prefix="quire-browser-", ignore_cleanup_errors=True)
-        self.driver = subprocess.Popen([chromedriver, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.driver = subprocess.Popen(
+            [chromedriver, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
         try:
             self.base = f"http://127.0.0.1:{self._read_port()}"
-            options = {"binary": chromium, "args": [*CHROMIUM_FLAGS, f"--user-data-dir={self.profile.name}", "--window-size=1200,800"]}
+            options = {
+                "binary": chromium,
+                "args": [*CHROMIUM_FLAGS, f"--user-data-dir={self.profile.name}", "--window-size=1200,800"],
+            }
             capabilities = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
             session = self._call("POST", "/session", {"capabilities": {"alwaysMatch": capabilities}})
         except BaseException:
@@ -108,11 +122,15 @@ class Browser:
 
     def text(self, selector):
         """Text of the last element that fits, empty when none does."""
-        return self.run("const all = document.querySelectorAll(arguments[0]); return all.length ? all[all.length - 1].textContent : ''",
-                        selector)
+        return self.run(
+            "const last = [...document.querySelectorAll(arguments[0])].pop(); return last ? last.textContent : ''",
+            selector,
+        )
 
     def shown(self, selector):
-        return self.run("const e = document.querySelector(arguments[0]); return e !== null && e.checkVisibility()", selector)
+        return self.run(
+            "const e = document.querySelector(arguments[0]); return e !== null && e.checkVisibility()", selector
+        )
 
     def console_errors(self):
         """Error messages since the last call."""
