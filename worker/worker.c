@@ -63,10 +63,12 @@ static void move_to(struct worker *w, enum place to)
     w->place = to;
 }
 
-/* One writer: no read-modify-write is needed. Relaxed: a counter hands nothing over. */
+/* One writer: no read-modify-write is needed. */
 static void count(_Atomic uint64_t *counter, uint64_t more)
 {
-    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + more, memory_order_relaxed);
+    /* relaxed, both: a counter hands nothing over */
+    uint64_t now = atomic_load_explicit(counter, memory_order_relaxed);
+    atomic_store_explicit(counter, now + more, memory_order_relaxed); /* see above */
 }
 
 /* ---- reports ---- */
