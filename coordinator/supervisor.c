@@ -549,28 +549,24 @@ static void on_channel(evutil_socket_t fd, short what, void *arg)
 
 /* ---- the watch ---- */
 
-/* Ends the ranks whose arrival word is behind; when none is, those that are stopped; when none is, all. */
+/* Ends the ranks that have not joined or whose arrival word is behind; when there is none of those, all. */
 static void end_the_late(struct supervisor *s, struct group_state *g)
 {
     struct process *who[GROUP_RANKS_MAX];
     uint32_t n = members(s, g, who);
     uint64_t arrived[GROUP_RANKS_MAX], most = 0;
-    uint32_t late = 0;
+    bool late[GROUP_RANKS_MAX];
+    uint32_t count = 0;
     for (uint32_t i = 0; i < n; i++) {
         arrived[i] = atomic_load_explicit(&worker_slot_at(s->config.arena, who[i]->slot)->arrived, memory_order_acquire); /* a hint only; pairs with its meet */
         if (i == 0 || arrival_is_behind(most, arrived[i]))
             most = arrived[i];
     }
-    bool behind[GROUP_RANKS_MAX];
     for (uint32_t i = 0; i < n; i++)
-        late += behind[i] = arrival_is_behind(arrived[i], most);
-    for (uint32_t i = 0; !late && i < n; i++)
-        behind[i] = worker_process_is_stopped(&who[i]->child);
+        count += late[i] = g->stage == GROUP_JOINING ? !who[i]->assigned : arrival_is_behind(arrived[i], most);
     for (uint32_t i = 0; i < n; i++)
-        late += behind[i];
-    for (uint32_t i = 0; i < n; i++)
-        if (behind[i] || !late) {
-            log_warn("worker %u (process %d) hangs in a step: ending it", who[i]->rank, (int)who[i]->child.pid);
+        if (late[i] || !count) {
+            log_warn("worker %u (process %d) hangs: ending it", who[i]->rank, (int)who[i]->child.pid);
             worker_process_kill(&who[i]->child);
             s->hangs++;
         }
@@ -606,25 +602,46 @@ static void note_arrivals(struct supervisor *s, struct group_state *g, uint64_t 
     }
 }
 
+/* Ends the ranks that somebody stopped: the others wait for them. */
+static void end_the_stopped(struct supervisor *s, struct group_state *g)
+{
+    struct process *who[GROUP_RANKS_MAX];
+    uint32_t n = members(s, g, who);
+    for (uint32_t i = 0; i < n; i++)
+        if (worker_process_is_stopped(&who[i]->child)) {
+            log_warn("worker %u (process %d) was stopped from outside: ending it", who[i]->rank, (int)who[i]->child.pid);
+            worker_process_kill(&who[i]->child);
+            s->hangs++;
+        }
+}
+
+/* For how long no rank of a group that owes us something has got anywhere; 0: it owes nothing. *most: until it hangs. */
+static uint64_t quiet_us(struct supervisor *s, uint32_t group, uint64_t now, uint64_t *most)
+{
+    struct group_state *g = &s->groups[group];
+    uint64_t since, planned;
+    if (g->stage == GROUP_UP && s->hooks.in_flight(s->hooks.world, group, &since, &planned)) {
+        note_arrivals(s, g, now);
+        *most = planned * HANG_FACTOR > HANG_LEAST_US ? planned * HANG_FACTOR : HANG_LEAST_US;
+        since = since > g->arrived_us ? since : g->arrived_us;
+    } else if (g->stage == GROUP_JOINING) {
+        *most = JOIN_MOST_US;
+        since = g->since_us;
+    } else {
+        return 0;
+    }
+    return now > since ? now - since : 0;
+}
+
 static void check_hangs(struct supervisor *s)
 {
     uint64_t now = now_us();
     for (uint32_t i = 0; i < s->group_count; i++) {
-        struct group_state *g = &s->groups[i];
-        uint64_t since, planned;
-        if (g->stage == GROUP_UP && s->hooks.in_flight(s->hooks.world, i, &since, &planned)) {
-            uint64_t most = planned * HANG_FACTOR > HANG_LEAST_US ? planned * HANG_FACTOR : HANG_LEAST_US;
-            note_arrivals(s, g, now);
-            uint64_t quiet_since = since > g->arrived_us ? since : g->arrived_us;
-            if (now > quiet_since && now - quiet_since > most)
-                end_the_late(s, g);
-        } else if (g->stage == GROUP_JOINING && now - g->since_us > JOIN_MOST_US) {
-            struct process *who[GROUP_RANKS_MAX];
-            uint32_t n = members(s, g, who);
-            for (uint32_t r = 0; r < n; r++)
-                if (!who[r]->assigned)
-                    worker_process_kill(&who[r]->child);
-        }
+        uint64_t most, quiet = quiet_us(s, i, now, &most);
+        if (quiet > most)
+            end_the_late(s, &s->groups[i]);
+        else if (quiet > STOPPED_MOST_US)
+            end_the_stopped(s, &s->groups[i]);
     }
     for (uint32_t i = 0; i < s->slot_count; i++)
         if (s->processes[i].stage == PROCESS_STARTING && now - s->processes[i].since_us > START_MOST_US)

@@ -59,6 +59,7 @@ enum {
     RANK_DEATHS_WINDOW_US = 60 * 1000 * 1000,
     HANG_LEAST_US = 2 * 1000 * 1000, /* a group hangs when for this long, and ten times the plan of its step, no rank got anywhere */
     HANG_FACTOR = 10,
+    STOPPED_MOST_US = 500 * 1000, /* a rank that somebody stopped (SIGSTOP) is waited for this long */
 };
 
 /* Worker slots that an arena needs for so many workers and spares: the dead keep theirs until they are reaped. */
