@@ -380,12 +380,30 @@ enum err arena_join(struct arena *a, uint32_t group, bool build, struct why *why
         leave_group(a);
         return err;
     }
-    for (uint32_t n = 0; n < g->nodes; n++)
-        segment_populate(&a->pages[n]); /* this process's page tables too: no step waits for a fault */
-    segment_populate(&a->weights);
-    segment_populate(&a->work);
     a->group = group;
+    a->touched = 0;
     return OK;
+}
+
+bool arena_touch_more(struct arena *a, uint64_t bytes)
+{
+    struct segment *mapped[NODES_MAX + 2] = {&a->weights, &a->work}; /* in the order in which a step needs them */
+    uint32_t count = 2;
+    if (a->group == NO_GROUP)
+        return false;
+    for (uint32_t n = 0; n < a->geometry.nodes; n++)
+        mapped[count++] = &a->pages[n];
+    uint64_t before = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        if (a->touched < before + mapped[i]->bytes) {
+            uint64_t from = a->touched - before, left = mapped[i]->bytes - from;
+            segment_touch(mapped[i], from, bytes);
+            a->touched += bytes < left ? bytes : left;
+            return true;
+        }
+        before += mapped[i]->bytes;
+    }
+    return false;
 }
 
 enum err arena_seal_weights(struct arena *a, struct why *why)

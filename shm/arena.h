@@ -24,6 +24,7 @@ struct arena {
     struct segment weights; /* of the joined group's node */
     struct segment work;    /* of the joined group */
     uint32_t group;         /* joined group, UINT32_MAX: none */
+    uint64_t touched;       /* bytes of the joined group's memory that are in this process's page tables */
 };
 
 /*
@@ -47,10 +48,14 @@ enum err arena_attach(struct arena *a, const struct segment_home *home, bool rea
 /*
  * Maps what a worker of `group` needs: pages (its own node's for writing, others' for reading), its node's weights
  * (for writing when build), its group's work. Leaves the group joined before. A worker that finished building calls
- * arena_seal_weights.
+ * arena_seal_weights. The memory is there, but this process's page tables are empty: a fault for each 4 KiB
+ * that it touches first, unless arena_touch_more has been there before.
  */
 enum err arena_join(struct arena *a, uint32_t group, bool build, struct why *why);
 enum err arena_seal_weights(struct arena *a, struct why *why);
+
+/* Touches the next `bytes` (a multiple of 4096) of the joined group's memory. False: all of it has been touched. */
+bool arena_touch_more(struct arena *a, uint64_t bytes);
 
 /* Unmaps everything; removes nothing. A life lock of this process must have been left before (worker_slot_leave). */
 void arena_detach(struct arena *a);

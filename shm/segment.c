@@ -240,18 +240,17 @@ static bool has_huge_pages(const struct segment *s)
     return huge;
 }
 
-bool segment_populate(struct segment *s)
+void segment_touch(struct segment *s, uint64_t from, uint64_t bytes)
 {
-    must(s->base);
+    must(s->base && from % 4096 == 0 && from <= s->bytes);
     bool writable = s->access == SEGMENT_WRITE;
-    int ignored = madvise(s->base, (size_t)s->bytes, MADV_HUGEPAGE); /* refused or taken: has_huge_pages tells */
-    (void)ignored;
+    uint64_t end = bytes < s->bytes - from ? from + bytes : s->bytes;
     int rc;
     do
-        rc = madvise(s->base, (size_t)s->bytes, writable ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
+        rc = madvise(s->base + from, (size_t)(end - from), writable ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
     while (rc != 0 && errno == EINTR);
     if (rc != 0)
-        for (uint64_t at = 0; at < s->bytes; at += 4096) {
+        for (uint64_t at = from; at < end; at += 4096) {
             _Atomic uint8_t *byte = (_Atomic uint8_t *)(void *)(s->base + at);
             if (writable)
                 atomic_fetch_or_explicit(byte, 0,
@@ -259,6 +258,14 @@ bool segment_populate(struct segment *s)
             else
                 (void)atomic_load_explicit(byte, memory_order_relaxed); /* only the fault matters */
         }
+}
+
+bool segment_populate(struct segment *s)
+{
+    must(s->base);
+    int ignored = madvise(s->base, (size_t)s->bytes, MADV_HUGEPAGE); /* refused or taken: has_huge_pages tells */
+    (void)ignored;
+    segment_touch(s, 0, s->bytes);
     return has_huge_pages(s);
 }
 

@@ -44,6 +44,9 @@ enum err segment_create(struct segment *s, const struct segment_home *home, cons
 /* Touches every page, so that no step waits for the kernel; asks for huge pages. Returns true when it got them. */
 bool segment_populate(struct segment *s);
 
+/* Puts bytes [from, from + bytes), cut at the segment's end, into this process's page tables; from is a multiple of 4096. */
+void segment_touch(struct segment *s, uint64_t from, uint64_t bytes);
+
 /* Maps an existing segment. bytes 0: whatever size it has; else any other size is ERR_FORMAT. Missing: ERR_INVALID. */
 enum err segment_attach(struct segment *s, const struct segment_home *home, const char *what, uint64_t bytes,
                         enum segment_access access, struct why *why);
