@@ -22,8 +22,16 @@ enum { HELPER_THREADS = 2 };
 
 static void finish_when_idle(struct server *s)
 {
-    if (s->phase == SERVER_DRAINING && (s->stopping_hard || (!s->requests && !job_pool_pending(s->jobs))))
-        event_base_loopbreak(s->loop);
+    if (s->phase != SERVER_DRAINING)
+        return;
+    if (!s->stopping_hard) {
+        if (s->requests || job_pool_pending(s->jobs))
+            return;
+        http_server_stop_accepting(s->http); /* not before: /health is to say that we drain */
+        if (http_server_connections(s->http))
+            return; /* the ends of answers are still on their way out */
+    }
+    event_base_loopbreak(s->loop);
 }
 
 /* First signal: no new requests, running ones may finish. Second: now. */
@@ -46,7 +54,8 @@ static void on_drain_deadline(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd, (void)what;
     struct server *s = arg;
-    log_warn("%u requests did not finish in time", live_requests_count(s));
+    if (live_requests_count(s))
+        log_warn("%u requests did not finish in time", live_requests_count(s));
     s->stopping_hard = true;
     finish_when_idle(s);
 }

@@ -1,0 +1,275 @@
+"""Plain HTTP: what clients other than the openai package rely on."""
+import base64
+import re
+import socket
+import tempfile
+import time
+import unittest
+
+from quire_server import SMOLLM2, Server, wait_until
+
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+LONG_TALK = {"prompt": "Once upon a time", "max_tokens": 1500, "ignore_eos": True, "temperature": 0}
+server = None
+
+
+def setUpModule():
+    global server
+    if not SMOLLM2.exists():
+        raise unittest.SkipTest(f"{SMOLLM2} is not here: `make model` gets it")
+    server = Server("--workers", "2", "--kv-memory", "256M", "--ctx", "8192", "--max-queue", "2", "--session-slots", "8")
+
+
+def tearDownModule():
+    if server:
+        server.close()
+
+
+class Routes(unittest.TestCase):
+    def test_health_is_ok(self):
+        status, _, body = server.get("/health")
+        self.assertEqual((status, body), (200, {"status": "ok"}))
+
+    def test_a_browser_may_call_from_anywhere(self):
+        asked = {"Origin": "http://example.org", "Access-Control-Request-Method": "POST",
+                 "Access-Control-Request-Headers": "authorization, content-type"}  # fmt: skip
+        status, headers, _ = server.ask("OPTIONS", CHAT, headers=asked)
+        self.assertIn(status, (200, 204))
+        self.assertEqual(headers["Access-Control-Allow-Origin"], "http://example.org")
+        self.assertIn("POST", headers["Access-Control-Allow-Methods"])
+        self.assertTrue(headers["Access-Control-Allow-Headers"])
+        self.assertEqual(server.get("/health", headers=asked)[1]["Access-Control-Allow-Origin"], "http://example.org")
+
+    def test_errors_are_json_wherever_they_arise(self):
+        for method, path, body, want in [("GET", "/no/such", None, 404), ("GET", CHAT, None, 405), ("POST", CHAT, b"{", 400),
+                                         ("POST", CHAT, b'{"a":1,"a":2}', 400), ("PUT", "/health", b"{}", 405)]:  # fmt: skip
+            status, headers, answer = server.ask(method, path, body)
+            self.assertEqual(status, want, f"{method} {path}")
+            self.assertEqual(set(answer["error"]) & {"message", "type", "param", "code"}, {"message", "type", "param", "code"})
+            if status == 405:
+                self.assertIn("OPTIONS", headers["Allow"])
+
+    def test_two_requests_go_over_one_connection(self):
+        connection = server.connect()
+        self.addCleanup(connection.close)
+        connection.request("GET", "/health")
+        connection.getresponse().read()
+        first = connection.sock
+        connection.request("GET", "/v1/models")
+        self.assertEqual(connection.getresponse().status, 200)
+        self.assertIsNotNone(first)
+        self.assertIs(connection.sock, first)
+
+    def test_the_page_loads_all_it_names(self):
+        status, headers, page = server.get("/")
+        self.assertEqual(status, 200)
+        self.assertTrue(headers["Content-Type"].startswith("text/html"))
+        names = re.findall(rb'(?:src|href)="(/?[\w.-]+\.(?:js|css))"', page)
+        self.assertTrue(names)
+        for name in names:
+            self.assertEqual(server.get("/" + name.decode().lstrip("/"))[0], 200, name)
+
+    def test_a_request_id_comes_back(self):
+        self.assertEqual(server.get("/health", headers={"X-Request-Id": "my-own-42"})[1]["X-Request-Id"], "my-own-42")
+
+
+class Tokenizer(unittest.TestCase):
+    def test_text_comes_back_from_its_tokens(self):
+        for text in ["", "Hello world", "  two  spaces\n\ttab", "grüße, 世界, 🎉", "<|im_start|>user"]:
+            for special in (False, True):
+                ids = server.post("/tokenize", {"content": text, "add_special": False, "parse_special": special})[2]["tokens"]
+                answer = server.post("/detokenize", {"tokens": ids})[2]
+                if not special or "<|" not in text:
+                    self.assertEqual((answer["content"], answer["prompt"]), (text, text))
+
+    def test_a_control_token_is_one_token_only_when_it_may_be(self):
+        plain, special = (server.post("/tokenize", {"content": "<|im_end|>", "parse_special": s})[2]["tokens"] for s in (False, True))
+        self.assertEqual(len(special), 1)
+        self.assertGreater(len(plain), 1)
+
+    def test_both_dialects_count_the_same(self):
+        ours = server.post("/tokenize", {"content": "The sky is blue", "add_special": True})[2]["tokens"]
+        theirs = server.post("/tokenize", {"prompt": "The sky is blue", "add_special_tokens": True})[2]
+        self.assertEqual((theirs["tokens"], theirs["count"]), (ours, len(ours)))
+
+    def test_wrong_fields_are_refused_by_name(self):
+        self.assertEqual(server.post("/tokenize", {"content": 5})[2]["error"]["param"], "content")
+        self.assertEqual(server.post("/detokenize", {"tokens": [10**9]})[2]["error"]["param"], "tokens")
+
+    def test_the_tokenizer_tells_its_template_and_ends(self):
+        info = server.get("/tokenizer_info")[2]
+        self.assertEqual(info["eos_token"], "<|im_end|>")
+        self.assertIn("<|im_start|>", info["chat_template"])
+
+
+class Metrics(unittest.TestCase):
+    LINE = re.compile(r'^([a-z_:][a-z0-9_:]*)(?:\{((?:[a-z_]+="(?:[^"\\]|\\.)*",?)*)\})? (-?[0-9.e+-]+|[+-]Inf|NaN)$')
+
+    def read(self):
+        status, headers, text = server.get("/metrics")
+        self.assertEqual(status, 200)
+        self.assertTrue(headers["Content-Type"].startswith("text/plain; version=0.0.4"))
+        types, values = {}, {}
+        for line in text.decode().splitlines():
+            if line.startswith("# TYPE "):
+                _, _, name, kind = line.split()
+                self.assertNotIn(name, types, "one TYPE line a metric")
+                types[name] = kind
+            elif not line.startswith("# HELP "):
+                match = self.LINE.match(line)
+                self.assertTrue(match, f"no line of the text format: {line!r}")
+                self.assertNotIn((match[1], match[2]), values, "one line a series")
+                values[match[1], match[2]] = float(match[3])
+        return types, values
+
+    def test_every_line_parses_and_every_series_has_a_type(self):
+        types, values = self.read()
+        for name, _ in values:
+            base = re.sub(r"_(bucket|sum|count)$", "", name)
+            self.assertTrue(name in types or types.get(base) == "histogram", name)
+        self.assertGreater(len(types), 20)
+
+    def test_histograms_are_cumulative_and_end_with_their_count(self):
+        server.post(TEXT, {"prompt": "a b c", "max_tokens": 4})
+        types, values = self.read()
+        histograms = [name for name, kind in types.items() if kind == "histogram"]
+        self.assertIn("quire_time_to_first_token_seconds", histograms)
+        for name in histograms:
+            buckets = [(float(re.search(r'le="([^"]+)"', labels)[1].replace("+Inf", "inf")), count)
+                       for (series, labels), count in values.items() if series == name + "_bucket"]  # fmt: skip
+            counts = [count for _, count in buckets]
+            self.assertEqual([le for le, _ in buckets], sorted(le for le, _ in buckets), name)
+            self.assertEqual(counts, sorted(counts), name)
+            total = next(count for (series, _), count in values.items() if series == name + "_count")
+            self.assertEqual((buckets[-1][0], counts[-1]), (float("inf"), total), name)
+        first = next(count for (series, _), count in values.items() if series == "quire_time_to_first_token_seconds_count")
+        self.assertGreater(first, 0)
+
+    def test_what_a_request_makes_is_counted(self):
+        def generated():
+            return next(v for (name, _), v in self.read()[1].items() if name == "quire_generation_tokens_total")
+
+        before = generated()
+        server.post(TEXT, {"prompt": "a b c", "max_tokens": 7, "ignore_eos": True})
+        self.assertEqual(generated() - before, 7)
+
+
+class Limits(unittest.TestCase):
+    def tearDown(self):
+        server.post("/quire/limits", {"max_sessions": 8})
+        wait_until("no sequence runs any more", lambda: not server.sessions())
+
+    def set(self, value):
+        return server.post("/quire/limits", {"max_sessions": value})
+
+    def test_a_limit_that_cannot_be_says_both_numbers(self):
+        for value in (9, 10**6):
+            status, _, body = self.set(value)
+            self.assertEqual((status, body["error"]["param"]), (400, "max_sessions"))
+            self.assertIn(str(value), body["error"]["message"])
+            self.assertIn("8", body["error"]["message"])
+        for value in (0, -1, 1.5, "4", None, [4]):
+            self.assertEqual(self.set(value)[0], 400, value)
+
+    def test_a_lower_limit_holds_for_new_ones_and_a_higher_one_lets_them_in(self):
+        self.assertEqual(self.set(1)[0], 200)
+        with server.open_stream(TEXT, LONG_TALK) as first, server.open_stream(TEXT, {**LONG_TALK, "prompt": "Two"}) as second:
+            wait_until("the first runs and the second waits", lambda: (s := server.state()) and (len(s["sessions"]), s["waiting"]) == (1, 1))
+            self.assertEqual(self.set(2)[0], 200)
+            wait_until("both run", lambda: len(server.sessions()) == 2)
+            self.assertEqual(self.set(1)[0], 200)
+            self.assertEqual(len(server.sessions()), 2)
+            self.assertEqual((first.status, second.status), (200, 200))
+
+    def test_a_full_queue_is_429_with_a_time_to_come_back(self):
+        self.set(1)
+        streams = [server.open_stream(TEXT, {**LONG_TALK, "prompt": f"Story {i}"}) for i in range(3)]
+        self.addCleanup(lambda: [stream.close() for stream in streams])
+        wait_until("one runs and two wait", lambda: server.state()["waiting"] == 2)
+        status, headers, body = server.post(TEXT, {"prompt": "one too many", "max_tokens": 1})
+        self.assertEqual((status, body["error"]["type"]), (429, "rate_limit_error"))
+        self.assertGreaterEqual(int(headers["Retry-After"]), 1)
+
+
+class Leaving(unittest.TestCase):
+    def test_a_client_that_leaves_ends_its_sequence_at_once(self):
+        for leave in ("close", "leave"):
+            stream = server.open_stream(TEXT, LONG_TALK)
+            next(stream.events())
+            self.assertEqual(len(server.sessions()), 1)
+            getattr(stream, leave)()
+            wait_until("its sequence is gone", lambda: not server.sessions(), patience_s=5)
+
+    def test_a_client_that_leaves_while_it_waits_leaves_no_trace(self):
+        server.post("/quire/limits", {"max_sessions": 1})
+        self.addCleanup(server.post, "/quire/limits", {"max_sessions": 8})
+        with server.open_stream(TEXT, LONG_TALK) as first:
+            next(first.events())
+            server.open_stream(TEXT, LONG_TALK).leave()
+            wait_until("nobody waits", lambda: server.state()["waiting"] == 0, patience_s=5)
+        wait_until("nobody runs", lambda: not server.sessions(), patience_s=5)
+
+    def test_a_whole_answer_whose_client_left_is_not_finished(self):
+        body = b'{"prompt": "x", "max_tokens": 1500, "ignore_eos": true}'
+        with socket.create_connection(("127.0.0.1", server.port)) as raw:
+            raw.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            wait_until("it runs", lambda: server.sessions())
+        wait_until("its sequence is gone", lambda: not server.sessions(), patience_s=5)
+
+
+class Pings(unittest.TestCase):
+    def test_a_stream_that_waits_hears_comments_and_then_its_answer(self):
+        want = server.post(TEXT, {"prompt": "The sky is", "max_tokens": 5, "temperature": 0})[2]["choices"][0]["text"]
+        server.post("/quire/limits", {"max_sessions": 1})
+        self.addCleanup(server.post, "/quire/limits", {"max_sessions": 8})
+        with server.open_stream(TEXT, {**LONG_TALK, "max_tokens": 8000}) as first:
+            next(first.events())
+            with server.open_stream(TEXT, {"prompt": "The sky is", "max_tokens": 5, "temperature": 0}) as second:
+                began = time.monotonic()
+                line = second.reply.readline()
+                self.assertTrue(line.startswith(b":"), line)
+                self.assertLess(time.monotonic() - began, 30)
+                first.leave()
+                self.assertEqual(second.text(), want)
+
+
+class Keys(unittest.TestCase):
+    def test_a_server_with_keys_answers_only_those_who_have_one(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".keys") as keys:
+            keys.write("first-key-of-some-length\nsecond-key-of-some-length\n")
+            keys.flush()
+            with Server("--workers", "1", "--kv-memory", "64M", "--api-key-file", keys.name) as keyed:
+                self.assertEqual(keyed.get("/health")[0], 200)
+                self.assertEqual(keyed.get("/")[0], 200)
+                for path in ("/v1/models", "/metrics", "/quire/state", "/no/such"):
+                    status, _, body = keyed.get(path)
+                    self.assertEqual((status, body["error"]["type"]), (401, "authentication_error"), path)
+                wrong = [{"Authorization": "Bearer first-key"}, {"X-Api-Key": "nonsense"}, {"Authorization": "Bearer "},
+                         {"Authorization": "Basic " + base64.b64encode(b"first-key-of-some-length").decode()}]  # fmt: skip
+                for headers in wrong:
+                    self.assertEqual(keyed.get("/v1/models", headers=headers)[0], 401, headers)
+                for headers in ({"Authorization": "Bearer first-key-of-some-length"}, {"X-Api-Key": "second-key-of-some-length"}):
+                    self.assertEqual(keyed.get("/v1/models", headers=headers)[0], 200, headers)
+                self.assertEqual(keyed.post(TEXT, {"prompt": "x"})[0], 401)
+                self.classes_of_the_client(keyed)
+
+    def classes_of_the_client(self, keyed):
+        try:
+            import openai
+        except ImportError:
+            return
+        client = openai.OpenAI(base_url=f"http://127.0.0.1:{keyed.port}/v1", api_key="wrong", max_retries=0)
+        with self.assertRaises(openai.AuthenticationError):
+            client.models.list()
+
+    def test_a_full_server_is_a_rate_limit_to_the_client(self):
+        try:
+            import openai
+        except ImportError:
+            self.skipTest("the openai package is not here, and no package registry can be reached")
+        with Server("--workers", "1", "--kv-memory", "64M", "--max-sessions", "1", "--max-queue", "0") as small:
+            client = openai.OpenAI(base_url=f"http://127.0.0.1:{small.port}/v1", api_key="none", max_retries=0)
+            with small.open_stream(TEXT, LONG_TALK) as first:
+                next(first.events())
+                with self.assertRaises(openai.RateLimitError):
+                    client.completions.create(model="default", prompt="one too many")
