@@ -36,18 +36,32 @@ static void group_down(void *world, uint32_t group)
     scheduler_group_down(f->scheduler, group);
 }
 
-static void group_up(void *world, uint32_t group, uint32_t epoch)
+static void note_ready(struct inference *f)
 {
-    struct inference *f = world;
-    scheduler_group_up(f->scheduler, group, epoch);
     bool all = true;
     for (uint32_t g = 0; g < f->groups; g++)
-        all &= supervisor_group_is_up(f->supervisor, g);
+        all &= f->lost[g] || supervisor_group_is_up(f->supervisor, g);
     if (all && !f->ready) {
         f->ready = true;
         f->hooks.ready(f->hooks.owner);
     }
+}
+
+static void group_up(void *world, uint32_t group, uint32_t epoch)
+{
+    struct inference *f = world;
+    scheduler_group_up(f->scheduler, group, epoch);
+    note_ready(f);
     scheduler_turn(f->scheduler, now_us()); /* at once: sessions wait for their next token */
+}
+
+static void group_lost(void *world, uint32_t group)
+{
+    struct inference *f = world;
+    f->lost[group] = true;
+    scheduler_group_lost(f->scheduler, group);
+    note_ready(f);
+    inference_wake(f);
 }
 
 static void step_done(void *world, uint32_t group, uint32_t epoch, uint64_t step, uint64_t compute_us)
@@ -248,7 +262,7 @@ static enum err start_workers(struct inference *f, struct event_base *loop, cons
         .topology = &f->topology,
     };
     struct supervisor_hooks hooks = {
-        .group_down = group_down, .group_up = group_up, .step_done = step_done, .in_flight = in_flight, .progress = progress, .hopeless = hopeless, .world = f,
+        .group_down = group_down, .group_up = group_up, .group_lost = group_lost, .step_done = step_done, .in_flight = in_flight, .progress = progress, .hopeless = hopeless, .world = f,
     };
     f->turn = event_new(loop, -1, EV_PERSIST, on_turn, f);
     if (!f->turn)

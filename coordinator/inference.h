@@ -37,6 +37,7 @@ struct inference {
     struct supervisor *supervisor;
     struct results results[GROUPS_MAX];
     uint32_t workers, groups;
+    bool lost[GROUPS_MAX]; /* groups all of whose workers died too often */
     bool ready;
     struct inference_hooks hooks;
     struct event *turn; /* runs scheduler_turn once the loop is back */

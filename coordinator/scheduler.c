@@ -121,7 +121,8 @@ enum err scheduler_submit(struct scheduler *s, const struct sequence_spec *spec,
     if (least > s->token_limit)
         return because(why, ERR_INVALID, "the prompt has %u tokens, and a sequence can have %u, the answer included", spec->token_count,
                        s->token_limit);
-    if (s->waiting.count >= s->config.max_queue + (s->running.count < s->max_sessions))
+    uint32_t free_places = s->running.count < s->max_sessions ? s->max_sessions - s->running.count : 0;
+    if (s->waiting.count >= (uint64_t)s->config.max_queue + free_places)
         return because(why, ERR_FULL, "%u requests wait already; try again later", s->waiting.count);
     struct sequence *q = sequence_new(s, spec);
     if (!q)
@@ -183,23 +184,49 @@ static void end_sequence(struct scheduler *s, struct sequence *q, enum finish_re
     sequence_free(q);
 }
 
-void scheduler_preempt_youngest(struct scheduler *s, uint32_t node)
+/* It waits again, and is rebuilt from its tokens. */
+static void send_back(struct scheduler *s, struct sequence *q)
+{
+    leave_slot(s, q);
+    sequence_move(q, SEQUENCE_WAITING);
+    q->n_kv = q->planned_kv = 0;
+    q->planned_tok = q->n_tok;
+    q->drawn_step = 0;
+    sequence_list_insert_by_order(&s->waiting, q);
+}
+
+static uint32_t node_of_page(const struct scheduler *s, page_id page)
+{
+    return page_place(&s->arena->geometry, &s->arena->layout, page).node;
+}
+
+/* Whoever is computed there, or has found the beginning of its prompt there. */
+static bool holds_pages_of(const struct scheduler *s, const struct sequence *q, uint32_t node)
+{
+    bool holds = s->groups[q->group].node == node;
+    for (uint32_t i = 0; i < q->pages && !holds; i++)
+        holds = node_of_page(s, sequence_row_entry(s->arena, q->slot, 0, i).page) == node;
+    return holds;
+}
+
+static struct sequence *holder_up_to(const struct scheduler *s, struct sequence *q, uint32_t node)
+{
+    while (q && !holds_pages_of(s, q, node))
+        q = q->previous;
+    return q;
+}
+
+bool scheduler_preempt_youngest(struct scheduler *s, uint32_t node)
 {
     if (s->answered < s->preempted_at)
-        return; /* what the last one gave is not free yet */
-    for (struct sequence *q = s->running.last; q; q = q->previous) {
-        if (s->groups[q->group].node != node)
-            continue;
-        leave_slot(s, q);
-        sequence_move(q, SEQUENCE_WAITING);
-        q->n_kv = q->planned_kv = 0;
-        q->planned_tok = q->n_tok;
-        q->drawn_step = 0;
-        sequence_list_insert_by_order(&s->waiting, q);
-        s->preempted_at = q->last_plan;
-        s->counters.preempted++;
-        return;
-    }
+        return false; /* what the last one gave is not free yet */
+    struct sequence *youngest = holder_up_to(s, s->running.last, node);
+    if (!youngest || !holder_up_to(s, youngest->previous, node))
+        return false; /* alone it fits, once the plans in flight are answered */
+    send_back(s, youngest);
+    s->preempted_at = youngest->last_plan;
+    s->counters.preempted++;
+    return true;
 }
 
 /* ---- admission ---- */
@@ -216,13 +243,30 @@ static uint32_t pages_promised(const struct scheduler *s, uint32_t node)
     return promised;
 }
 
+/* Of those that stand; NULL: none does. */
 static struct group *least_busy_group(struct scheduler *s)
 {
-    struct group *best = &s->groups[0];
-    for (uint32_t g = 1; g < s->group_count; g++)
-        if (s->groups[g].running < best->running)
+    struct group *best = NULL;
+    for (uint32_t g = 0; g < s->group_count; g++)
+        if (s->groups[g].up && (!best || s->groups[g].running < best->running))
             best = &s->groups[g];
     return best;
+}
+
+/*
+ * Whether every node has the pages that q takes there: new ones on its own, and wherever it found kept ones, which nobody
+ * can have from then on. What the others there still need stays theirs.
+ */
+static bool has_room(const struct scheduler *s, const struct sequence *q, uint32_t node, uint32_t found)
+{
+    uint64_t need[NODES_MAX] = {0};
+    need[node] = pages_for(q->n_tok + 1) - found;
+    for (uint32_t i = 0; i < found; i++)
+        need[node_of_page(s, s->found[i])] += page_pool_state(s->pool, s->found[i]) == PAGE_CACHED;
+    for (uint32_t n = 0; n < s->arena->geometry.nodes; n++)
+        if (need[n] && need[n] + pages_promised(s, n) > page_pool_available(s->pool, 0, n))
+            return false;
+    return true;
 }
 
 /* Stores what workers read of a sequence, before any plan names it. */
@@ -255,16 +299,14 @@ enum admission { ADMITTED, WAITS_FOR_SEAL, NO_ROOM };
 static enum admission admit(struct scheduler *s, struct sequence *q, uint64_t now)
 {
     struct group *group = least_busy_group(s);
+    if (!group)
+        return NO_ROOM;
     struct prefix_hit hit = {.computing = PAGE_NONE};
     if (!q->spec.score_prompt)
         hit = prefix_cache_find(s->cache, q->spec.salt, q->tokens, q->n_tok, s->found, pages_for(q->n_tok));
     if (hit.computing != PAGE_NONE)
         return WAITS_FOR_SEAL; /* another sequence is making the very page */
-    uint32_t cached = 0;
-    for (uint32_t i = 0; i < hit.pages; i++)
-        cached += page_pool_state(s->pool, s->found[i]) == PAGE_CACHED;
-    uint64_t need = (uint64_t)pages_for(q->n_tok + 1) - hit.pages + cached + pages_promised(s, group->node);
-    if (need > page_pool_available(s->pool, 0, group->node) && s->running.count > 0)
+    if (s->running.count > 0 && !has_room(s, q, group->node, hit.pages))
         return NO_ROOM;
     q->slot = session_slots_take(s->slots);
     if (q->slot == SESSION_NONE)
@@ -290,13 +332,19 @@ static enum admission admit(struct scheduler *s, struct sequence *q, uint64_t no
     return ADMITTED;
 }
 
+/* Neither a token to say nor one to score: a prompt's first token has nothing before it. */
+static bool has_nothing_to_compute(const struct sequence *q)
+{
+    return q->spec.max_tokens == 0 && (!q->spec.score_prompt || q->prompt_tokens < 2);
+}
+
 static void admit_waiting(struct scheduler *s, uint64_t now)
 {
     for (struct sequence *q = s->waiting.first, *next; q && s->running.count < s->max_sessions; q = next) {
         next = q->next;
-        if (q->spec.max_tokens == 0 && !q->spec.score_prompt) {
+        if (has_nothing_to_compute(q)) {
             q->spec.events->admitted(q->spec.owner, 0);
-            end_sequence(s, q, FINISH_LENGTH); /* nothing to compute */
+            end_sequence(s, q, FINISH_LENGTH);
         } else if (admit(s, q, now) == NO_ROOM) {
             return; /* nobody passes: a long prompt would wait for ever behind short ones */
         }
@@ -413,6 +461,19 @@ static enum err take_row(struct scheduler *s, uint32_t group, struct flight *f, 
     return OK;
 }
 
+/* Nothing of a step is kept before all of it is known to be good: what was committed and not told would be lost. */
+static enum err check_results(struct scheduler *s, uint32_t g, const struct flight *f, struct why *why)
+{
+    struct result_entry entry;
+    for (uint32_t r = 0; r < f->row_count; r++)
+        for (uint32_t i = 0; f->owners[r] && i < step_row_entries(&f->rows[r]); i++) {
+            enum err e = s->hooks.result(s->hooks.world, g, s->groups[g].epoch, f->step, f->entries[r] + i, &f->rows[r], &entry, why);
+            if (e)
+                return e;
+        }
+    return OK;
+}
+
 static void drop_oldest_flight(struct group *group, uint64_t now)
 {
     struct flight *done = group->flights[0];
@@ -429,14 +490,14 @@ enum err scheduler_step_done(struct scheduler *s, uint32_t g, uint32_t epoch, ui
         return OK; /* of a plan that is void */
     struct flight *f = group->flights[0];
     uint64_t took = now - f->since_us;
-    for (uint32_t r = 0; r < f->row_count; r++) {
-        enum err e = f->owners[r] ? take_row(s, g, f, r, why) : OK;
-        if (e)
-            return e;
-    }
+    enum err e = check_results(s, g, f, why);
+    for (uint32_t r = 0; !e && r < f->row_count; r++)
+        e = f->owners[r] ? take_row(s, g, f, r, why) : OK;
+    if (e)
+        return e;
     scheduler_learn_time(group, f, took);
     s->counters.steps++;
-    s->counters.prefilled += f->prefills;
+    s->counters.prefilled += f->prompt_tokens;
     s->counters.last_step_us = took;
     drop_oldest_flight(group, now);
     reclaim(s);
@@ -476,13 +537,17 @@ void scheduler_group_up(struct scheduler *s, uint32_t g, uint32_t epoch)
     reclaim(s);
 }
 
-void scheduler_fail_group(struct scheduler *s, uint32_t g)
+void scheduler_group_lost(struct scheduler *s, uint32_t g)
 {
+    struct group *group = &s->groups[g];
+    must(!group->up);
     for (struct sequence *q = s->running.first, *next; q; q = next) {
         next = q->next;
         if (q->group == g)
-            end_sequence(s, q, FINISH_ERROR);
+            send_back(s, q);
     }
+    group->void_number = 0;
+    reclaim(s);
 }
 
 bool scheduler_in_flight(const struct scheduler *s, uint32_t g, uint64_t *since_us, uint64_t *planned_us)

@@ -67,7 +67,7 @@ void scheduler_cancel(struct scheduler *s, struct sequence *sequence);
 /* Admits, plans and sends whatever can be sent now. Call after any of the other calls. */
 void scheduler_turn(struct scheduler *s, uint64_t now);
 
-/* Rank 0 of the group reports a step as done. Another epoch or step than the oldest in flight is ignored. ERR_FORMAT: the results are not what they must be. */
+/* Rank 0 of the group reports a step as done. Another epoch or step than the oldest in flight is ignored. ERR_FORMAT: the results are not what they must be, and nothing of the step was taken. */
 enum err scheduler_step_done(struct scheduler *s, uint32_t group, uint32_t epoch, uint64_t step, uint64_t now, struct why *why);
 
 /* The group's ranks changed: every plan in flight is void (and was, since the epoch word was raised). Planning stops until group_up. */
@@ -81,8 +81,8 @@ void scheduler_group_up(struct scheduler *s, uint32_t group, uint32_t epoch);
 /* The oldest plan in flight: when it was started (or became the oldest) and how long it should take. False: none. */
 bool scheduler_in_flight(const struct scheduler *s, uint32_t group, uint64_t *since_us, uint64_t *planned_us);
 
-/* Ends every sequence of a group that can no longer run with an error. */
-void scheduler_fail_group(struct scheduler *s, uint32_t group);
+/* A group that is down never comes again, and none of its ranks runs any more: other groups compute its sequences. */
+void scheduler_group_lost(struct scheduler *s, uint32_t group);
 
 /* Positions that a sequence can have: the context, or what all pages of a node hold. */
 uint32_t scheduler_token_limit(const struct scheduler *s);

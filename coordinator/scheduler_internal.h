@@ -15,6 +15,7 @@ struct flight {
     uint64_t since_us;   /* when it was sent, or became the oldest of its group */
     uint64_t planned_us; /* how long it should take */
     uint32_t decodes, prefills; /* tokens of one-token rows and of longer ones */
+    uint32_t prompt_tokens;     /* of all rows, those of prompts */
     uint32_t row_count;
     struct step_row rows[STEP_ROWS_MAX];
     struct sequence *owners[STEP_ROWS_MAX]; /* NULL: has ended or left since */
@@ -68,8 +69,11 @@ static inline uint32_t pages_for(uint32_t tokens)
     return (tokens + PAGE_TOKENS - 1) / PAGE_TOKENS;
 }
 
-/* The youngest running sequence of that node gives all back and waits; see scheduler.c. */
-void scheduler_preempt_youngest(struct scheduler *s, uint32_t node);
+/*
+ * The youngest running sequence that holds pages of that node gives all back and waits. False: nobody did, since there is
+ * only one, or what the last one gave is still named by plans in flight.
+ */
+bool scheduler_preempt_youngest(struct scheduler *s, uint32_t node);
 
 /* Stands in the index whatever pages have all their tokens now. */
 void scheduler_index_pages(struct scheduler *s, struct sequence *q);

@@ -382,10 +382,15 @@ static void count_suspect(struct supervisor *s, struct rank *rank)
     rank->closed = true;
     log_error("worker %u died %d times within a minute by its own fault: its group goes on without it", (uint32_t)(rank - s->ranks),
               RANK_DEATHS_MOST);
-    for (uint32_t i = 0; i < s->rank_count; i++)
-        if (!s->ranks[i].closed)
-            return;
-    hopeless(s, "every worker died again and again by its own fault; the log above says how");
+    bool group_has_others = false, anybody = false;
+    for (uint32_t i = 0; i < s->rank_count; i++) {
+        anybody |= !s->ranks[i].closed;
+        group_has_others |= !s->ranks[i].closed && s->ranks[i].group == rank->group;
+    }
+    if (!anybody)
+        hopeless(s, "every worker died again and again by its own fault; the log above says how");
+    else if (!group_has_others)
+        s->hooks.group_lost(s->hooks.world, rank->group);
 }
 
 /* A pidfd became readable: reap, and give the slot back. */

@@ -43,6 +43,8 @@ struct supervisor_hooks {
     void (*group_down)(void *world, uint32_t group);
     /* All ranks are in this epoch and in no older step. */
     void (*group_up)(void *world, uint32_t group, uint32_t epoch);
+    /* The last rank of a group that is down was closed: it never comes up again, other groups go on. */
+    void (*group_lost)(void *world, uint32_t group);
     /* Rank 0 has finished a step. */
     void (*step_done)(void *world, uint32_t group, uint32_t epoch, uint64_t step, uint64_t compute_us);
     /* The oldest plan in flight of a group; false: none. For hangs. */

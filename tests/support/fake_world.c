@@ -1,0 +1,460 @@
+#include "tests/support/fake_world.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "shm/sequence_table.h"
+#include "tests/support/small_arena.h"
+
+/* ---- the model ---- */
+
+static uint64_t mix(uint64_t hash, uint64_t value)
+{
+    hash = (hash ^ value) * 0x9e3779b97f4a7c15ull;
+    return hash ^ hash >> 29;
+}
+
+static uint32_t next_token(uint64_t hash, uint64_t seed)
+{
+    return (uint32_t)(mix(hash, seed) % FAKE_VOCAB);
+}
+
+static float score_of(uint64_t hash, uint32_t token)
+{
+    return -(float)(mix(hash, token) % 1000) / 100;
+}
+
+static uint64_t prompt_hash(const struct client *c)
+{
+    uint64_t hash = 1;
+    for (uint32_t i = 0; i < c->prompt_tokens; i++)
+        hash = mix(hash, c->prompt[i]);
+    return hash;
+}
+
+uint32_t fake_token(const struct client *c, uint32_t i)
+{
+    uint64_t hash = prompt_hash(c);
+    uint32_t token = next_token(hash, c->seed);
+    for (; i > 0; i--) {
+        hash = mix(hash, token);
+        token = next_token(hash, c->seed);
+    }
+    return token;
+}
+
+/* ---- workers ---- */
+
+static struct fake_group *group_at(struct fake_world *w, uint32_t group)
+{
+    return &w->groups[group];
+}
+
+static void take_plan(void *world, uint32_t group, const struct step_plan *plan)
+{
+    struct fake_world *w = world;
+    struct fake_group *g = group_at(w, group);
+    assert_true(g->up && plan->epoch == g->epoch);
+    assert_true(g->plan_count < MAX_FLIGHTS);
+    assert_in_range(plan->row_count, 1, STEP_ROWS_MAX);
+    assert_int_equal(plan->flags, g->first ? PLAN_MEET_FIRST : 0);
+    assert_true(g->last_step == 0 || plan->step == g->last_step + 1);
+    g->first = false;
+    g->last_step = plan->step;
+    g->plans[g->plan_count++] = *plan;
+    w->plans++;
+    w->largest_prefill = 0;
+    for (uint32_t r = 0; r < plan->row_count; r++)
+        w->largest_prefill += plan->rows[r].count > 1 ? plan->rows[r].count : 0;
+}
+
+struct fake_row {
+    const struct session_slot *session;
+    page_id pages[FAKE_CONTEXT_MAX / PAGE_TOKENS];
+};
+
+static void read_row(const struct fake_world *w, uint32_t group, const struct step_row *row, struct fake_row *out)
+{
+    struct why why;
+    uint32_t count = pages_for(row->first + row->count);
+    out->session = session_read(w->arena, row->session, row->session_generation, row->first, row->count);
+    assert_non_null(out->session);
+    if (sequence_row_read(w->arena, row->session, row->session_generation, 0, 0, count, out->pages, &why))
+        fail_msg("%s", why.text);
+    for (uint32_t i = row->first / PAGE_TOKENS; i < count; i++)
+        assert_int_equal(page_place(&w->arena->geometry, &w->arena->layout, out->pages[i]).node,
+                         w->arena->geometry.group_node[group]);
+}
+
+/* The hash of the tokens before `first`, all of whose keys and values must lie in the row's pages. */
+static uint64_t read_past(const struct fake_world *w, const struct fake_row *row, uint32_t first)
+{
+    uint64_t hash = 1;
+    for (uint32_t p = 0; p < first; p++) {
+        const struct fake_page *page = &w->pages[row->pages[p / PAGE_TOKENS]];
+        uint32_t generation = page_pool_name(w->s->pool, row->pages[p / PAGE_TOKENS]).generation;
+        hash = mix(hash, row->session->tokens[p]);
+        assert_int_equal(page->generation, generation);
+        assert_true(page->written >> p % PAGE_TOKENS & 1);
+        assert_true(page->hash[p % PAGE_TOKENS] == hash);
+        assert_true(page->salt == row->session->salt);
+    }
+    return hash;
+}
+
+static void write_position(struct fake_world *w, const struct fake_row *row, uint32_t position, uint64_t hash)
+{
+    page_id id = row->pages[position / PAGE_TOKENS];
+    struct fake_page *page = &w->pages[id];
+    enum page_state state = page_pool_state(w->s->pool, id);
+    uint32_t generation = page_pool_name(w->s->pool, id).generation;
+    assert_true(state == PAGE_FILLING || state == PAGE_RETIRED);
+    if (page->generation != generation)
+        *page = (struct fake_page){.generation = generation, .salt = row->session->salt};
+    page->written |= 1u << position % PAGE_TOKENS;
+    page->hash[position % PAGE_TOKENS] = hash;
+    w->positions++;
+}
+
+static uint32_t handed_token(const struct fake_group *g, const struct step_plan *plan, const struct step_row *row)
+{
+    const struct result_entry *entry = &g->results[(plan->step - 1) % 2][row->previous - 1];
+    assert_false(plan->flags & PLAN_MEET_FIRST);
+    assert_true(entry->stamp == result_stamp(plan->epoch, plan->step - 1));
+    assert_true(entry->session == row->session && entry->session_generation == row->session_generation);
+    return entry->token;
+}
+
+static void compute_row(struct fake_world *w, struct fake_group *g, const struct step_plan *plan,
+                        const struct step_row *row, uint32_t *entry)
+{
+    struct fake_row at;
+    read_row(w, (uint32_t)(g - w->groups), row, &at);
+    uint64_t hash = read_past(w, &at, row->first);
+    if (row->previous)
+        assert_int_equal(row->count, 1);
+    if (row->flags & ROW_SAMPLE)
+        assert_int_equal(row->history + (row->previous ? 1 : 0), row->first + row->count);
+    for (uint32_t i = 0; i < row->count; i++) {
+        uint32_t position = row->first + i;
+        bool draws = (row->flags & ROW_SAMPLE) && i + 1 == row->count;
+        hash = mix(hash, row->previous ? handed_token(g, plan, row) : at.session->tokens[position]);
+        write_position(w, &at, position, hash);
+        if (!draws && !(row->flags & ROW_SCORE))
+            continue;
+        assert_true(*entry < w->arena->geometry.result_rows);
+        uint32_t token = draws ? next_token(hash, at.session->sampling.seed) : at.session->tokens[position + 1];
+        g->results[plan->step % 2][(*entry)++] = (struct result_entry){
+            .stamp = result_stamp(plan->epoch, plan->step),
+            .session = row->session,
+            .session_generation = row->session_generation,
+            .token = token,
+            .logprob = score_of(hash, token),
+        };
+    }
+}
+
+bool fake_compute(struct fake_world *w, uint32_t group)
+{
+    struct fake_group *g = group_at(w, group);
+    if (g->computed == g->plan_count)
+        return false;
+    const struct step_plan *plan = &g->plans[g->computed++];
+    uint32_t entry = 0;
+    for (uint32_t r = 0; r < plan->row_count; r++)
+        compute_row(w, g, plan, &plan->rows[r], &entry);
+    return true;
+}
+
+static enum err read_result(void *world, uint32_t group, uint32_t epoch, uint64_t step, uint32_t entry,
+                            const struct step_row *row, struct result_entry *out, struct why *why)
+{
+    struct fake_world *w = world;
+    if (w->spoiled_result) {
+        w->spoiled_result = false;
+        return because(why, ERR_FORMAT, "spoiled by the test");
+    }
+    *out = w->groups[group].results[step % 2][entry];
+    assert_true(out->stamp == result_stamp(epoch, step));
+    assert_true(out->session == row->session && out->session_generation == row->session_generation);
+    return OK;
+}
+
+bool fake_report(struct fake_world *w, uint32_t group)
+{
+    struct fake_group *g = group_at(w, group);
+    struct why why;
+    if (!g->computed)
+        return false;
+    uint64_t step = g->plans[0].step, tokens = 0;
+    for (uint32_t r = 0; r < g->plans[0].row_count; r++)
+        tokens += g->plans[0].rows[r].count > 1 ? g->plans[0].rows[r].count : 0;
+    w->now += w->decode_us + tokens * w->prefill_token_us;
+    g->plans[0] = g->plans[1];
+    g->plan_count--;
+    g->computed--;
+    if (scheduler_step_done(w->s, group, g->epoch, step, w->now, &why))
+        fail_msg("%s", why.text);
+    scheduler_must_be_sound(w->s);
+    return true;
+}
+
+/* ---- time goes on ---- */
+
+void fake_turn(struct fake_world *w)
+{
+    scheduler_turn(w->s, w->now);
+    scheduler_must_be_sound(w->s);
+}
+
+bool fake_step(struct fake_world *w)
+{
+    bool any = false;
+    for (uint32_t g = 0; g < w->arena->geometry.groups; g++) {
+        if (!w->groups[g].up)
+            continue;
+        fake_compute(w, g);
+        any |= fake_report(w, g);
+        fake_turn(w);
+    }
+    return any;
+}
+
+void fake_settle(struct fake_world *w)
+{
+    fake_turn(w);
+    for (uint32_t i = 0; fake_step(w); i++)
+        assert_true(i < 100000);
+}
+
+/* A dead worker's peers may write on until they hear of it: their pages are nobody else's before the group meets anew. */
+static void note_stragglers(struct fake_world *w, struct fake_group *g)
+{
+    g->straggling_count = 0;
+    for (uint32_t i = g->computed; i < g->plan_count; i++)
+        for (uint32_t r = 0; r < g->plans[i].row_count; r++) {
+            const struct step_row *row = &g->plans[i].rows[r];
+            struct fake_row at;
+            read_row(w, (uint32_t)(g - w->groups), row, &at);
+            for (uint32_t p = row->first / PAGE_TOKENS; p < pages_for(row->first + row->count); p++) {
+                assert_true(g->straggling_count < FAKE_PAGES_MAX);
+                g->straggling[g->straggling_count++] = page_pool_name(w->s->pool, at.pages[p]);
+            }
+        }
+}
+
+void fake_group_down(struct fake_world *w, uint32_t group, bool in_the_middle)
+{
+    struct fake_group *g = group_at(w, group);
+    assert_true(g->up);
+    note_stragglers(w, g);
+    if (in_the_middle)
+        fake_compute(w, group); /* all of it is written, none of it will be reported */
+    g->up = false;
+    g->plan_count = g->computed = 0;
+    scheduler_group_down(w->s, group);
+    scheduler_must_be_sound(w->s);
+}
+
+void fake_group_up(struct fake_world *w, uint32_t group)
+{
+    struct fake_group *g = group_at(w, group);
+    for (uint32_t i = 0; i < g->straggling_count; i++)
+        assert_int_equal(page_pool_name(w->s->pool, g->straggling[i].page).generation, g->straggling[i].generation);
+    g->straggling_count = 0;
+    g->up = g->first = true;
+    g->epoch += 2;
+    g->last_step = 0;
+    scheduler_group_up(w->s, group, g->epoch);
+    scheduler_must_be_sound(w->s);
+}
+
+void fake_group_lost(struct fake_world *w, uint32_t group)
+{
+    struct fake_group *g = group_at(w, group);
+    assert_false(g->up);
+    g->lost = true;
+    scheduler_group_lost(w->s, group);
+    scheduler_must_be_sound(w->s);
+}
+
+/* ---- clients ---- */
+
+static bool on_token(void *owner, const struct result_entry *drawn)
+{
+    struct client *c = owner;
+    const struct session_slot *slot = session_at(c->world->arena, c->sequence->slot);
+    assert_true(c->admitted && !c->ended);
+    assert_int_equal(drawn->token, next_token(c->running_hash, c->seed));
+    c->running_hash = mix(c->running_hash, drawn->token);
+    c->tokens[c->heard++] = drawn->token;
+    assert_int_equal(session_progress(slot).tokens,
+                     c->prompt_tokens + c->heard); /* told after the commit, one by one */
+    assert_int_equal(slot->tokens[c->prompt_tokens + c->heard - 1], drawn->token);
+    return c->stop_after && c->heard == c->stop_after;
+}
+
+static void on_scored(void *owner, uint32_t position, const struct result_entry *entry)
+{
+    struct client *c = owner;
+    uint64_t hash = 1;
+    for (uint32_t i = 0; i < position; i++)
+        hash = mix(hash, c->prompt[i]);
+    assert_true(c->score && c->admitted && !c->ended);
+    assert_int_equal(position, ++c->scored); /* each one once, in order, from position 1 on */
+    assert_int_equal(entry->token, c->prompt[position]);
+    assert_true(entry->logprob == score_of(hash, entry->token));
+}
+
+static void on_admitted(void *owner, uint32_t cached)
+{
+    struct client *c = owner;
+    assert_false(c->admitted);
+    c->admitted = true;
+    c->cached = cached;
+}
+
+static void on_ended(void *owner, enum finish_reason reason)
+{
+    struct client *c = owner;
+    assert_false(c->ended);
+    c->ended = true;
+    c->reason = reason;
+    c->sequence = NULL;
+}
+
+static const struct sequence_events events = {
+    .token = on_token, .scored = on_scored, .admitted = on_admitted, .ended = on_ended};
+
+struct client *fake_client(struct fake_world *w, uint64_t family, uint32_t count, uint32_t max_tokens)
+{
+    struct client *c = NULL;
+    for (uint32_t i = 0; i < w->client_count && !c; i++)
+        if (!w->clients[i].sequence && !w->clients[i].keep)
+            c = &w->clients[i];
+    if (!c) {
+        assert_true(w->client_count < FAKE_CLIENTS_MAX);
+        c = &w->clients[w->client_count++];
+    }
+    *c = (struct client){
+        .world = w, .prompt_tokens = count, .max_tokens = max_tokens, .seed = 7, .stop_id = UINT32_MAX, .keep = true};
+    for (uint32_t i = 0; i < count && i < FAKE_CONTEXT_MAX; i++)
+        c->prompt[i] = (uint32_t)(mix(mix(3, family), i) % FAKE_VOCAB);
+    return c;
+}
+
+void fake_differ(struct client *c, uint32_t position, uint64_t how)
+{
+    for (uint32_t i = position; i < c->prompt_tokens; i++)
+        c->prompt[i] = (uint32_t)(mix(mix(5, how), i) % FAKE_VOCAB);
+}
+
+enum err fake_submit(struct client *c, struct why *why)
+{
+    struct sequence_spec spec = {
+        .tokens = c->prompt,
+        .token_count = c->prompt_tokens,
+        .max_tokens = c->max_tokens,
+        .score_prompt = c->score,
+        .salt = c->salt,
+        .id = "cmpl-of-a-test",
+        .sampling = {.seed = c->seed, .prompt_tokens = c->prompt_tokens},
+        .events = &events,
+        .owner = c,
+    };
+    if (c->stop_id != UINT32_MAX) {
+        spec.sampling.stop_id_count = 1;
+        spec.sampling.stop_ids[0] = c->stop_id;
+    }
+    c->running_hash = prompt_hash(c);
+    enum err e = scheduler_submit(c->world->s, &spec, c->world->now, &c->sequence, why);
+    scheduler_must_be_sound(c->world->s);
+    return e;
+}
+
+struct client *fake_ask(struct fake_world *w, uint64_t family, uint32_t count, uint32_t max_tokens)
+{
+    struct client *c = fake_client(w, family, count, max_tokens);
+    struct why why;
+    if (fake_submit(c, &why))
+        fail_msg("%s", why.text);
+    return c;
+}
+
+void fake_cancel(struct client *c)
+{
+    assert_non_null(c->sequence);
+    scheduler_cancel(c->world->s, c->sequence);
+    c->sequence = NULL;
+    scheduler_must_be_sound(c->world->s);
+}
+
+void fake_must_have_all(const struct client *c, enum finish_reason reason)
+{
+    uint32_t limit = scheduler_token_limit(c->world->s) - c->prompt_tokens;
+    uint32_t most = c->max_tokens < limit ? c->max_tokens : limit, told = 0;
+    assert_true(c->ended);
+    assert_int_equal(c->reason, reason);
+    while (told < most && !(c->stop_after && told == c->stop_after) && !(told && c->tokens[told - 1] == c->stop_id)) {
+        assert_true(told < c->heard);
+        told++;
+    }
+    assert_int_equal(c->heard, told); /* which tokens they are was compared when they came */
+    assert_int_equal(c->scored, c->score ? c->prompt_tokens - 1 : 0);
+}
+
+/* ---- life ---- */
+
+static uint32_t or_else(uint32_t value, uint32_t fallback)
+{
+    return value ? value : fallback;
+}
+
+struct fake_world *fake_world_open(const struct fake_sizes *sizes)
+{
+    struct fake_world *w = calloc(1, sizeof *w);
+    must(w);
+    struct arena_geometry geometry = small_geometry();
+    geometry.nodes = or_else(sizes->nodes, 1);
+    geometry.groups = or_else(sizes->groups, geometry.nodes);
+    geometry.session_slots = or_else(sizes->session_slots, 8);
+    geometry.context = or_else(sizes->context, 1024);
+    geometry.result_rows = STEP_BUDGET + geometry.session_slots;
+    geometry.pages_per_node[0] = or_else(sizes->pages, 128);
+    must(geometry.pages_per_node[0] * geometry.nodes <= FAKE_PAGES_MAX && geometry.context <= FAKE_CONTEXT_MAX);
+    for (uint32_t g = 0; g < geometry.groups; g++)
+        geometry.group_node[g] = (uint8_t)(g * geometry.nodes / geometry.groups);
+    w->arena = arena_of(&geometry);
+    w->decode_us = 1000;
+    w->prefill_token_us = 100;
+    struct scheduler_config config = {
+        .arena = w->arena,
+        .vocab = FAKE_VOCAB,
+        .max_sessions = or_else(sizes->max_sessions, geometry.session_slots),
+        .max_queue = sizes->no_queue ? 0 : or_else(sizes->max_queue, 64),
+        .max_gap_us = or_else(sizes->max_gap_us, 100000),
+    };
+    struct scheduler_hooks hooks = {.send = take_plan, .result = read_result, .world = w};
+    struct why why;
+    must(scheduler_open(&w->s, &config, &hooks, &why) == OK);
+    for (uint32_t g = 0; g < geometry.groups; g++)
+        fake_group_up(w, g);
+    return w;
+}
+
+bool fake_pages_are_free(const struct fake_world *w)
+{
+    struct page_counts counts = scheduler_pages(w->s);
+    return counts.free + counts.cached == counts.total;
+}
+
+void fake_world_close(struct fake_world *w)
+{
+    scheduler_must_be_sound(w->s);
+    scheduler_close(w->s);
+    small_arena_close(w->arena);
+    free(w);
+}

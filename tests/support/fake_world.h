@@ -1,0 +1,122 @@
+/*
+ * fake_world: the scheduler, and a test that is the rest of the world: clients, workers and clock.
+ *
+ * The model is a hash: the token after a sequence is a hash of all its tokens and its seed, so one wrong token, one page
+ * of somebody else's or one position left out changes everything behind it. Workers are a shadow of the pages: what
+ * (page, generation, offset) holds is the hash of the tokens up to there, and a step checks all that it reads against the
+ * session's tokens before it writes. Nothing here allocates while steps are taken.
+ */
+#ifndef QUIRE_TESTS_FAKE_WORLD_H
+#define QUIRE_TESTS_FAKE_WORLD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "coordinator/scheduler.h"
+#include "coordinator/scheduler_internal.h"
+
+enum {
+    FAKE_VOCAB = 50000,
+    FAKE_CONTEXT_MAX = 4096,
+    FAKE_PAGES_MAX = 512,
+    FAKE_CLIENTS_MAX = 512,
+};
+
+/* 0: a default. */
+struct fake_sizes {
+    uint32_t pages, nodes, groups, context, session_slots, max_sessions, max_queue, max_gap_us;
+    bool no_queue; /* max_queue is 0 */
+};
+
+/* Somebody who asked for one sequence, and what he was told. */
+struct client {
+    struct fake_world *world;
+    struct sequence *sequence; /* NULL: refused, cancelled or ended */
+    uint32_t prompt[FAKE_CONTEXT_MAX];
+    uint32_t prompt_tokens, max_tokens;
+    uint64_t seed, salt;
+    bool score;
+    uint32_t stop_id;    /* UINT32_MAX: none */
+    uint32_t stop_after; /* tokens, then `token` says stop; 0: never */
+    bool keep;           /* not given to somebody else when it has ended */
+
+    uint32_t tokens[FAKE_CONTEXT_MAX]; /* heard */
+    uint32_t heard, scored, cached;
+    uint64_t running_hash; /* of the prompt and all that was heard */
+    bool admitted, ended;
+    enum finish_reason reason;
+};
+
+/* What the shadow knows of a page. */
+struct fake_page {
+    uint32_t generation;
+    uint32_t written; /* bit i: offset i */
+    uint64_t hash[PAGE_TOKENS], salt;
+};
+
+struct fake_group {
+    bool up, lost;
+    uint32_t epoch;
+    uint64_t last_step;
+    bool first; /* no plan of this epoch has come */
+    struct step_plan plans[MAX_FLIGHTS];
+    uint32_t plan_count, computed; /* of the plans, the first so many are computed */
+    struct result_entry results[2][RESULT_ROWS_MAX];
+    struct page_name straggling[FAKE_PAGES_MAX]; /* pages that hands of a void plan may still write */
+    uint32_t straggling_count;
+};
+
+struct fake_world {
+    struct arena *arena;
+    struct scheduler *s;
+    uint64_t now;
+    uint64_t decode_us, prefill_token_us; /* what a step takes */
+    struct fake_page pages[FAKE_PAGES_MAX];
+    struct fake_group groups[GROUPS_MAX];
+    struct client clients[FAKE_CLIENTS_MAX];
+    uint32_t client_count;
+    uint64_t plans, positions; /* sent; computed */
+    uint32_t largest_prefill;  /* tokens of rows with more than one, in the last plan */
+    bool spoiled_result;       /* the next result that is read is none */
+};
+
+/* All groups up, nobody there. */
+struct fake_world *fake_world_open(const struct fake_sizes *sizes);
+/* Everybody must have ended or been cancelled before: checks that no page is held. */
+void fake_world_close(struct fake_world *w);
+
+/* A client whose prompt is `count` tokens of a family: equal families have equal beginnings. Not submitted yet. */
+struct client *fake_client(struct fake_world *w, uint64_t family, uint32_t count, uint32_t max_tokens);
+/* From `position` on the prompt is another. */
+void fake_differ(struct client *c, uint32_t position, uint64_t how);
+enum err fake_submit(struct client *c, struct why *why);
+/* Both, and it must be taken. */
+struct client *fake_ask(struct fake_world *w, uint64_t family, uint32_t count, uint32_t max_tokens);
+void fake_cancel(struct client *c);
+
+/* scheduler_turn, and a look at all invariants. */
+void fake_turn(struct fake_world *w);
+/* The group's workers compute the oldest plan that they have not; false: there is none. */
+bool fake_compute(struct fake_world *w, uint32_t group);
+/* The oldest computed plan is reported (and time passes); false: there is none. No turn is taken. */
+bool fake_report(struct fake_world *w, uint32_t group);
+/* Compute, report and turn, for all groups that are up; false: nothing was in flight. */
+bool fake_step(struct fake_world *w);
+/* Steps until nothing is in flight any more. */
+void fake_settle(struct fake_world *w);
+
+/* A worker dies, perhaps in the middle of a step that it has begun; then all stand again in a new epoch. */
+void fake_group_down(struct fake_world *w, uint32_t group, bool in_the_middle);
+void fake_group_up(struct fake_world *w, uint32_t group);
+/* It is down and stays so. */
+void fake_group_lost(struct fake_world *w, uint32_t group);
+
+/* The client was told what the model says after its prompt, to the end for this reason. */
+void fake_must_have_all(const struct client *c, enum finish_reason reason);
+/* The i-th token (from 0) that the model says after the client's prompt. */
+uint32_t fake_token(const struct client *c, uint32_t i);
+
+/* Free or kept for reuse, all of them. */
+bool fake_pages_are_free(const struct fake_world *w);
+
+#endif
