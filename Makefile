@@ -130,7 +130,7 @@ serve: ## Installs, builds, gets the model and serves it on 127.0.0.1:8080; MODE
 	@$(MAKE) deps
 	@$(MAKE) $(jobs) all
 	@$(MAKE) model
-	@exec $(BUILD)/quire serve -m $(model_file) --port $(PORT) $(ARGS)
+	@exec $(BUILD)/quire serve -m $(model_file) $(if $(filter smollm2,$(MODEL)),--alias SmolLM2-135M-Instruct) --port $(PORT) $(ARGS)
 
 test: ## Runs every test after installing and building what it needs; its last line counts passed and failed.
 	@{ $(MAKE) deps && $(MAKE) deps-test && $(MAKE) $(jobs) all tests && $(MAKE) model; } || \
