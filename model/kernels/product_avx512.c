@@ -2,9 +2,9 @@
  * product_avx512: matrix products with VNNI. One register holds 16 rows x 4 k of codes, one vpdpbusd multiplies it with
  * 4 inputs of one token (broadcast from memory) into 16 int32 sums, so no horizontal sum is ever needed.
  *
- * Up to 8 tokens: tiles are unpacked in registers; the processor fetches ahead well enough by itself. More: the
- * unpacked row tile also goes to scratch and is multiplied with each further group of 8 tokens. Functions here are
- * specialised by inlining: `type`, `f` and `n` are constants in each use.
+ * Up to 8 tokens: tiles are unpacked in registers. More: the unpacked row tile also goes to scratch and is multiplied
+ * with each further group of 8 tokens. Functions here are specialised by inlining: `type`, `f` and `n` are constants in
+ * each use.
  */
 #include <immintrin.h>
 
@@ -15,7 +15,7 @@
 #define SPECIALISED static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 8")
 
-enum { GROUPS = TILE_K / 4 };
+enum { GROUPS = TILE_K / 4, FEW_TILES = 4, FETCH_AHEAD = 2048, FIRST_LEVEL_BYTES = 32 << 10 };
 
 typedef uint16_t words __attribute__((vector_size(64)));
 
@@ -245,25 +245,65 @@ SPECIALISED void keep_block(struct tile_format f, const struct block_registers *
     }
 }
 
+/* `tiles` neighbouring row tiles for all n < 8 tokens, block by block; `fetch`: each tile well before its turn. */
+SPECIALISED void product_few(struct tile_format f, uint32_t n, uint32_t tiles, bool fetch, const struct tile_matrix *w,
+                             uint32_t tile, const struct activations *a, const struct destination *to)
+{
+    uint64_t tile_size;
+    tiles_row_tile_bytes(w->type, w->cols, &tile_size);
+    struct block_registers registers;
+    __m512 y[FEW_TILES][ACTIVATION_GROUP];
+    for (uint32_t i = 0; i < tiles; i++) {
+        UNROLL
+        for (uint32_t c = 0; c < n; c++)
+            y[i][c] = _mm512_setzero_ps();
+    }
+    for (uint32_t b = 0; b < a->cols / TILE_K; b++) {
+        for (uint32_t i = 0; i < tiles; i++) {
+            const uint8_t *row_tile = w->tiles + (tile + i) * tile_size, *head;
+            const uint8_t *ahead = tile_at(f, row_tile, b, &head) + FETCH_AHEAD;
+            for (uint32_t line = 0; fetch && line < tile_bytes(f); line += 64)
+                _mm_prefetch((const char *)ahead + line, _MM_HINT_T0);
+            unpack_block(f, row_tile, b, &registers);
+            add_block(&registers, f.sub_blocks, f.minimum, bits_of(f.bias), n, inputs_at(a, 0, b), y[i]);
+        }
+    }
+    for (uint32_t i = 0; i < tiles; i++)
+        store_rows(to, tile + i, 0, n, y[i]);
+}
+
 /*
- * One row tile for the first n <= 8 tokens. Unpacked blocks stay in `keep` for other groups of tokens, if there is a
- * keep.
+ * The inputs of few tokens lie scattered among the padding. Where that fills much of the first-level cache, they are
+ * worth reading once for several row tiles, and they disturb the processor's own fetching of weights; where not, one
+ * tile after the other without help is fastest. Sizes by measurement (bench_kernels).
  */
-SPECIALISED void product_first(struct tile_format f, uint32_t n, const uint8_t *row_tile, uint32_t tile,
+SPECIALISED void product_few_rows(struct tile_format f, uint32_t n, const struct tile_matrix *w, uint32_t first_tile,
+                                  uint32_t last_tile, const struct activations *a, const struct destination *to)
+{
+    bool crowded = (size_t)w->cols * ACTIVATION_GROUP > FIRST_LEVEL_BYTES / 4, fetch = crowded && n > 1;
+    uint32_t tile = first_tile;
+    for (; crowded && last_tile - tile >= FEW_TILES; tile += FEW_TILES)
+        product_few(f, n, FEW_TILES, fetch, w, tile, a, to);
+    for (; tile < last_tile; tile++)
+        product_few(f, n, 1, fetch, w, tile, a, to);
+}
+
+/* One row tile for the first 8 tokens. Unpacked blocks stay in `keep` for other groups, if there is a keep. */
+SPECIALISED void product_first(struct tile_format f, const uint8_t *row_tile, uint32_t tile,
                                const struct activations *a, const struct destination *to, struct unpacked_block *keep)
 {
     struct block_registers registers;
     __m512 y[ACTIVATION_GROUP];
     UNROLL
-    for (uint32_t c = 0; c < n; c++)
+    for (uint32_t c = 0; c < ACTIVATION_GROUP; c++)
         y[c] = _mm512_setzero_ps();
     for (uint32_t b = 0; b < a->cols / TILE_K; b++) {
         unpack_block(f, row_tile, b, &registers);
         if (keep)
             keep_block(f, &registers, &keep[b]);
-        add_block(&registers, f.sub_blocks, f.minimum, bits_of(f.bias), n, inputs_at(a, 0, b), y);
+        add_block(&registers, f.sub_blocks, f.minimum, bits_of(f.bias), ACTIVATION_GROUP, inputs_at(a, 0, b), y);
     }
-    store_rows(to, tile, 0, n, y);
+    store_rows(to, tile, 0, ACTIVATION_GROUP, y);
 }
 
 /*
@@ -327,15 +367,15 @@ static void product_unpacked(struct tile_format f, const struct unpacked_block *
         product_groups(1, false, bits_of(f.bias), w, tile, a, to, next, ahead);
 }
 
-SPECIALISED void product_rows(struct tile_format f, uint32_t n, const struct tile_matrix *w, uint32_t first_tile,
-                              uint32_t last_tile, const struct activations *a, const struct destination *to,
-                              struct unpacked_block *unpacked)
+SPECIALISED void product_many_rows(struct tile_format f, const struct tile_matrix *w, uint32_t first_tile,
+                                   uint32_t last_tile, const struct activations *a, const struct destination *to,
+                                   struct unpacked_block *unpacked)
 {
     uint64_t tile_size;
     tiles_row_tile_bytes(w->type, w->cols, &tile_size);
     for (uint32_t tile = first_tile; tile < last_tile; tile++) {
         const uint8_t *row_tile = w->tiles + tile * tile_size;
-        product_first(f, n, row_tile, tile, a, to, unpacked);
+        product_first(f, row_tile, tile, a, to, unpacked);
         if (unpacked)
             product_unpacked(f, unpacked, tile, a, to, row_tile + tile_size);
     }
@@ -347,13 +387,13 @@ SPECIALISED void product_quantised(enum tensor_type type, const struct tile_matr
 {
     struct tile_format f = tile_format(type);
     if (a->tokens > 4)
-        product_rows(f, 8, w, first_tile, last_tile, a, to, a->tokens > ACTIVATION_GROUP ? scratch : NULL);
+        product_many_rows(f, w, first_tile, last_tile, a, to, a->tokens > ACTIVATION_GROUP ? scratch : NULL);
     else if (a->tokens > 2)
-        product_rows(f, 4, w, first_tile, last_tile, a, to, NULL);
+        product_few_rows(f, 4, w, first_tile, last_tile, a, to);
     else if (a->tokens > 1)
-        product_rows(f, 2, w, first_tile, last_tile, a, to, NULL);
+        product_few_rows(f, 2, w, first_tile, last_tile, a, to);
     else
-        product_rows(f, 1, w, first_tile, last_tile, a, to, NULL);
+        product_few_rows(f, 1, w, first_tile, last_tile, a, to);
 }
 
 SPECIALISED __m512 float_weights(enum tensor_type type, const uint8_t *row_tile, uint32_t k)
@@ -430,7 +470,7 @@ void product_avx512(const struct tile_matrix *w, uint32_t first_tile, uint32_t l
     uint32_t all = (uint32_t)(((uint64_t)w->rows + TILE_ROWS - 1) / TILE_ROWS);
     struct destination to = {y, y_stride, w->rows, a->tokens, mode};
     last_tile = last_tile < all ? last_tile : all;
-    if (a->tokens == 0)
+    if (a->tokens == 0 || first_tile >= last_tile)
         return;
     switch ((int)w->type) {
 #define FLOAT(type)                                                     \
