@@ -172,74 +172,6 @@ static void decode_uses_prefill_kv(void **state)
     assert_int_equal(w->positions, 70 + 19); /* each position once: the last token is read by nobody */
 }
 
-static uint32_t plans_for(uint32_t max_gap_us)
-{
-    struct fake_sizes sizes = {.max_gap_us = max_gap_us};
-    struct fake_world *w = fake_world_open(&sizes);
-    struct client *speaker = fake_ask(w, 1, 4, 300);
-    fake_turn(w);
-    for (uint32_t i = 0; i < 60; i++) /* the scheduler learns what a step takes */
-        fake_step(w);
-    struct client *c = fake_ask(w, 2, 640, 1);
-    uint64_t before = w->plans;
-    while (!c->ended)
-        fake_step(w);
-    uint64_t plans = w->plans - before;
-    fake_settle(w);
-    fake_must_have_all(speaker, FINISH_LENGTH);
-    fake_world_close(w);
-    return (uint32_t)plans;
-}
-
-static void prefill_chunk_size_affects_parallelism(void **state)
-{
-    (void)state;
-    uint32_t coarse = plans_for(1000000), fine = plans_for(10000);
-    assert_in_range(coarse, 2, 6);
-    assert_in_range(fine, 2 * coarse, 60);
-}
-
-static void nobody_waits_longer_than_max_gap_while_prompts_come_in(void **state)
-{
-    struct fake_world *w = world_of(state, (struct fake_sizes){.max_gap_us = 20000, .pages = 256, .context = 2048});
-    struct client *speaker = fake_ask(w, 1, 4, 400);
-    fake_turn(w);
-    for (uint32_t i = 0; i < 60; i++)
-        fake_step(w);
-    fake_ask(w, 2, 1000, 1);
-    for (uint32_t i = 0; i < 10; i++) /* the first chunks tell what a token costs */
-        fake_step(w);
-    uint32_t heard = speaker->heard, most = 0;
-    while (w->clients[1].sequence && !speaker->ended) {
-        uint64_t before = w->now;
-        fake_step(w);
-        assert_in_range(w->now - before, 0, 20000);
-        assert_int_equal(speaker->heard, ++heard);
-        most = w->largest_prefill > most ? w->largest_prefill : most;
-    }
-    assert_in_range(most, 64, 200); /* and what there is is used */
-    fake_settle(w);
-}
-
-static void alone_a_prompt_takes_whole_steps(void **state)
-{
-    struct fake_world *w = world_of(state, (struct fake_sizes){.max_gap_us = 1});
-    fake_ask(w, 1, 1000, 1);
-    fake_turn(w);
-    assert_int_equal(w->groups[0].plans[0].rows[0].count, STEP_BUDGET);
-    fake_settle(w);
-}
-
-static void several_prompts_share_a_step(void **state)
-{
-    struct fake_world *w = world(state);
-    for (uint32_t i = 0; i < 4; i++)
-        fake_ask(w, i, 100, 1);
-    fake_turn(w);
-    assert_int_equal(w->groups[0].plans[0].row_count, 4);
-    fake_settle(w);
-}
-
 /* ---- ends ---- */
 
 static void decode_respects_max_tokens(void **state)
@@ -330,7 +262,7 @@ static void one_token_has_nothing_to_score(void **state)
 
 /* ---- what is refused ---- */
 
-static void batch_over_capacity_is_refused(void **state)
+static void what_can_never_fit_is_refused_with_both_numbers(void **state)
 {
     struct fake_world *w = world_of(state, (struct fake_sizes){.pages = 4, .context = 512});
     struct why why;
@@ -505,6 +437,22 @@ static void alone_a_sequence_may_have_all_pages(void **state)
     fake_must_have_all(other, FINISH_LENGTH);
     fake_must_have_all(c, FINISH_LENGTH);
     assert_int_equal(c->heard, 28);
+    assert_int_equal(counters(w)->preempted, 0);
+}
+
+static void who_is_alone_waits_for_pages_that_are_on_their_way(void **state)
+{
+    struct fake_world *w = world_of(state, (struct fake_sizes){.pages = 8});
+    for (uint32_t prompt = 1; prompt <= PAGE_TOKENS; prompt++)
+        for (uint32_t steps = 1; steps < 4; steps++) {
+            struct client *stays = fake_ask(w, prompt, prompt, 40), *leaves = fake_ask(w, 50, 90, 40);
+            fake_turn(w);
+            for (uint32_t i = 0; i < steps; i++)
+                fake_step(w);
+            fake_cancel(leaves);
+            fake_settle(w);
+            fake_must_have_all(stays, FINISH_LENGTH);
+        }
     assert_int_equal(counters(w)->preempted, 0);
 }
 
@@ -906,10 +854,6 @@ int main(void)
         IN_A_WORLD(prefill_processes_full_prompt),
         IN_A_WORLD(prefill_populates_kv_cache),
         IN_A_WORLD(decode_uses_prefill_kv),
-        cmocka_unit_test(prefill_chunk_size_affects_parallelism),
-        IN_A_WORLD(nobody_waits_longer_than_max_gap_while_prompts_come_in),
-        IN_A_WORLD(alone_a_prompt_takes_whole_steps),
-        IN_A_WORLD(several_prompts_share_a_step),
         IN_A_WORLD(decode_respects_max_tokens),
         IN_A_WORLD(the_context_ends_a_sequence),
         IN_A_WORLD(a_stop_id_ends_a_sequence),
@@ -918,7 +862,7 @@ int main(void)
         IN_A_WORLD(each_prompt_token_is_scored_once),
         IN_A_WORLD(a_long_prompt_is_scored_in_chunks),
         IN_A_WORLD(one_token_has_nothing_to_score),
-        IN_A_WORLD(batch_over_capacity_is_refused),
+        IN_A_WORLD(what_can_never_fit_is_refused_with_both_numbers),
         IN_A_WORLD(a_full_queue_refuses),
         IN_A_WORLD(free_slots_are_no_queue),
         IN_A_WORLD(a_prompt_finds_its_beginning_in_pages),
@@ -931,6 +875,7 @@ int main(void)
         IN_A_WORLD(a_full_pool_makes_the_youngest_wait_and_changes_no_token),
         IN_A_WORLD(the_oldest_is_never_sent_back),
         IN_A_WORLD(alone_a_sequence_may_have_all_pages),
+        IN_A_WORLD(who_is_alone_waits_for_pages_that_are_on_their_way),
         IN_A_WORLD(a_sequence_that_gave_its_pages_back_is_told_admitted_once),
         IN_A_WORLD(a_cancelled_sequence_frees_its_pages_within_two_steps),
         IN_A_WORLD(one_sequence_is_cleared_without_touching_the_others),
