@@ -7,6 +7,7 @@
  *
  * Each figure is the best of --repeat runs behind one that warms up: on a shared machine the best is the least disturbed.
  */
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -312,7 +313,7 @@ static enum err parse_plan(struct bench_plan *p, int *argc, char **argv, struct 
             p->json = true;
             continue;
         }
-        if (strcmp(word, "--prefill") == 0 && value)
+        if (strcmp(word, "--prefill") == 0 && value && isdigit((unsigned char)*value)) /* else: exact or blas, of the engine */
             e = parse_list(value, 1u << 20, p->prefill, &p->prefill_count, why);
         else if (strcmp(word, "--batch") == 0 && value)
             e = parse_list(value, MOST_BATCH, p->batch, &p->batch_count, why);
@@ -338,7 +339,7 @@ static void print_help(void)
     puts("usage: quire bench -m MODEL.gguf [--json] [--prefill 512] [--batch 1,4,8,16,32] [--prompt 128] [--gen 32] [--repeat 3] [options]\n"
          "Measures the engine without HTTP: tokens a second of prompts and of sequences that speak at once.\n"
          "The options of quire serve that concern the engine hold here too (quire help serve):\n"
-         "--workers, --groups, --kernels, --kv-memory, --ctx, --no-pin, …");
+         "--workers, --groups, --kernels, --prefill exact or blas, --kv-memory, --ctx, --no-pin, …");
 }
 
 int command_bench(int argc, char **argv)
@@ -354,6 +355,7 @@ int command_bench(int argc, char **argv)
     }
     serve_options_init(&options);
     snprintf(options.name, sizeof options.name, "bench-%d", (int)getpid());
+    snprintf(options.log_level, sizeof options.log_level, "warn"); /* of the workers; ours is below */
     enum err e = parse_plan(&plan, &argc, argv, &why);
     if (!e)
         e = serve_options_parse(&options, argc, argv, &rest, 0, &rest_count, &why);

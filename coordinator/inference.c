@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/must.h"
+#include "model/kernels/kernels.h"
 #include "shm/inspect.h"
 
 enum { KV_MEMORY_DEFAULT_MOST = 2u << 30 };
@@ -166,6 +167,17 @@ static enum err choose_geometry(struct inference *f, const struct serve_options 
 
 /* ---- opening ---- */
 
+/* What computes: said before anything is reserved, not by workers that die of it. */
+static enum err check_arithmetic(const struct serve_options *o, struct why *why)
+{
+    if (*o->kernels && !kernels_choose(o->kernels))
+        return because(why, ERR_UNSUPPORTED, "--kernels %.60s: this machine lacks its instructions; leave the option out for the best that it has",
+                       o->kernels);
+    if (strcmp(o->prefill, "blas") == 0)
+        log_warn("--prefill blas: OpenBLAS computes the prompts of float weights; the same request may give other bytes than before");
+    return OK;
+}
+
 /* The program beside this one. */
 static enum err find_worker(struct inference *f, struct why *why)
 {
@@ -254,6 +266,7 @@ static enum err start_workers(struct inference *f, struct event_base *loop, cons
         .worker_path = f->worker_path,
         .model_path = o->model,
         .kernels = o->kernels,
+        .prefill = o->prefill,
         .log_level = o->log_level,
         .pin = !o->no_pin,
         .workers = f->workers,
@@ -275,6 +288,8 @@ enum err inference_open(struct inference *f, struct event_base *loop, const stru
 {
     *f = (struct inference){.hooks = *hooks, .instance.lock_fd = -1};
     enum err e = find_worker(f, why);
+    if (!e)
+        e = check_arithmetic(o, why);
     if (!e)
         e = topology_read(&f->topology, o->fake_nodes, why);
     if (!e)

@@ -79,6 +79,34 @@ static enum err set_flag(bool *flag, const char *value, struct why *why)
     return OK;
 }
 
+/* Texts that are one of a few words; "" where the option may stay unsaid. */
+static const struct {
+    const char *name;
+    const char *words[4];
+} choices[] = {
+    {"kernels", {"reference", "avx2", "avx512", ""}},
+    {"prefill", {"exact", "blas"}},
+    {"log-level", {"debug", "info", "warn", "error"}},
+};
+
+static enum err check_choice(const struct option *option, const char *value, struct why *why)
+{
+    for (size_t i = 0; i < sizeof choices / sizeof *choices; i++) {
+        if (strcmp(choices[i].name, option->name) != 0)
+            continue;
+        char list[128] = "";
+        for (size_t w = 0; w < 4 && choices[i].words[w]; w++) {
+            const char *word = choices[i].words[w];
+            if (strcmp(value, word) == 0)
+                return OK;
+            if (*word)
+                snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", *list ? ", " : "", word);
+        }
+        return because(why, ERR_INVALID, "--%s: \"%.60s\" is none of %s", option->name, value, list);
+    }
+    return OK;
+}
+
 static enum err set_value(const struct option *option, void *field, const char *value, struct why *why)
 {
     struct why what;
@@ -89,7 +117,7 @@ static enum err set_value(const struct option *option, void *field, const char *
         if (strlen(value) >= OPTION_TEXT_BYTES)
             return because(why, ERR_INVALID, "--%s: the value is longer than %d bytes", option->name, OPTION_TEXT_BYTES - 1);
         snprintf(field, OPTION_TEXT_BYTES, "%s", value);
-        return OK;
+        return check_choice(option, value, why);
     case COUNT:
         e = parse_count(value, field, &what);
         number = *(uint32_t *)field;

@@ -42,6 +42,7 @@ enum { OPTION_TEXT_BYTES = 512 };
     X(TEXT, shm_dir, "shm-dir", "", 0, 0, "tmpfs or hugetlbfs directory in place of /dev/shm")                             \
     X(TEXT, kernels, "kernels", "", 0, 0, "reference, avx2 or avx512; default: the best that this machine runs")           \
     X(FLAG, no_pin, "no-pin", "", 0, 0, "do not pin workers to cores")                                                     \
+    X(TEXT, prefill, "prefill", "exact", 0, 0, "exact, or blas: float weights by OpenBLAS, outside the promise of equal bytes") \
     X(TEXT, log_level, "log-level", "info", 0, 0, "debug, info, warn or error")
 
 struct serve_options {

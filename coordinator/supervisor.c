@@ -146,8 +146,9 @@ static enum err start_process(struct supervisor *s, struct process *p, struct wh
     snprintf(parent, sizeof parent, "%d", (int)getpid());
     const struct segment_home *home = &s->config.arena->home;
     const char *argv[24] = {s->config.worker_path, "--name", home->name, "--channel", s->channel_directory, "--slot", slot,
-                            "--generation", generation, "--parent", parent, "--log-level", s->config.log_level};
-    size_t n = 13;
+                            "--generation", generation, "--parent", parent, "--log-level", s->config.log_level,
+                            "--prefill", s->config.prefill};
+    size_t n = 15;
     if (*home->directory) {
         argv[n++] = "--shm-dir";
         argv[n++] = home->directory;

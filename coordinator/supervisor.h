@@ -32,6 +32,7 @@ struct supervisor_config {
     const char *worker_path;  /* the quire-worker program */
     const char *model_path;
     const char *kernels;      /* "" : the worker's choice */
+    const char *prefill;      /* exact or blas */
     const char *log_level;    /* of the workers */
     bool pin;
     uint32_t workers, groups, spares;

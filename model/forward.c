@@ -10,6 +10,7 @@
 #include "base/must.h"
 #include "model/arch.h"
 #include "model/forward_internal.h"
+#include "model/kernels/product_blas.h"
 
 enum {
     CHUNK_ROWS = 128,    /* output rows that are computed before they go on elsewhere: (512, 128) floats stay in L2 */
@@ -132,8 +133,21 @@ void forward_close(struct forward *f)
 {
     if (!f)
         return;
+    free(f->blas_scratch);
     free(f->memory);
     free(f);
+}
+
+enum err forward_use_blas(struct forward *f, struct why *why)
+{
+    enum err e = product_blas_load(why);
+    if (e)
+        return e;
+    f->blas_scratch = aligned_alloc(BUFFER_ALIGN, product_blas_scratch_bytes());
+    if (!f->blas_scratch)
+        return because(why, ERR_NOMEM, "no memory for products with OpenBLAS");
+    memset(f->blas_scratch, 0, product_blas_scratch_bytes()); /* touched here, like the rest */
+    return OK;
 }
 
 void forward_join(struct forward *f, uint32_t rank, uint32_t ranks, const struct shared_buffers *shared, meet_fn meet, void *meet_arg)
@@ -216,13 +230,21 @@ void forward_take_normed(struct forward *f, const struct batch *b, const struct 
 
 /* ---- products ---- */
 
+static void multiply(struct forward *f, const struct tile_matrix *w, struct tile_range r, float *y, size_t stride, enum product_mode mode)
+{
+    if (f->blas_scratch && product_blas_takes(w, f->in.tokens))
+        product_blas(f->k, w, r.first, r.last, &f->in, y, stride, mode, f->blas_scratch);
+    else
+        f->k->product(w, r.first, r.last, &f->in, y, stride, mode, f->product_scratch);
+}
+
 /* y (tokens, stride) at the rows of r: w x or += w x. y is where row 0 of the whole matrix would go. */
 static void product(struct forward *f, const struct weight *w, struct tile_range r, float *y, size_t stride, enum product_mode mode)
 {
     if (r.first == r.last)
         return;
     struct tile_matrix matrix = model_matrix(w, f->weights);
-    f->k->product(&matrix, r.first, r.last, &f->in, y, stride, mode, f->product_scratch);
+    multiply(f, &matrix, r, y, stride, mode);
 }
 
 /* out (tokens, CHUNK_ROWS) = the rows of r of w x, the first of them in column 0. Returns how many rows. */
@@ -234,7 +256,7 @@ static uint32_t product_chunk(struct forward *f, const struct weight *w, struct 
         must_not_reach(); /* the model was planned */
     rows.tiles += r.first * tile_bytes;
     rows.rows = (w->rows < r.last * TILE_ROWS ? w->rows : r.last * TILE_ROWS) - r.first * TILE_ROWS;
-    f->k->product(&rows, 0, r.last - r.first, &f->in, out, CHUNK_ROWS, PRODUCT_STORE, f->product_scratch);
+    multiply(f, &rows, (struct tile_range){0, r.last - r.first}, out, CHUNK_ROWS, PRODUCT_STORE);
     return rows.rows;
 }
 

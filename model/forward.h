@@ -6,7 +6,8 @@
  * output, gate/up and down. Norms and quantisation are recomputed by every rank into private memory.
  * No allocation, no system call but those of meet.
  *
- * The result never depends on the number of ranks, the neighbours in the batch, or how a prompt was cut into chunks.
+ * The result never depends on the number of ranks, the neighbours in the batch, or how a prompt was cut into chunks, unless
+ * forward_use_blas was called.
  */
 #ifndef QUIRE_MODEL_FORWARD_H
 #define QUIRE_MODEL_FORWARD_H
@@ -65,6 +66,12 @@ typedef enum err (*meet_fn)(void *arg);
 enum err forward_open(struct forward **out, const struct model *m, const uint8_t *weights, const struct kernels *k,
                       uint32_t capacity, uint32_t logit_rows, struct why *why);
 void forward_close(struct forward *f);
+
+/*
+ * From now on OpenBLAS computes the products of float weights with many tokens, no longer with the same bits in every
+ * batch (kernels/product_blas.h). Takes its memory here. ERR_UNSUPPORTED: there is no OpenBLAS; nothing has changed.
+ */
+enum err forward_use_blas(struct forward *f, struct why *why);
 
 /* Sets this rank's place in its group; between steps only. meet may be NULL when ranks is 1. */
 void forward_join(struct forward *f, uint32_t rank, uint32_t ranks, const struct shared_buffers *shared, meet_fn meet, void *meet_arg);

@@ -32,6 +32,7 @@ struct forward {
     void *quantised;            /* behind `in` */
     void *product_scratch;
     void *attention_scratch;
+    void *blas_scratch; /* NULL: every product is the kernel set's */
 
     struct activations in; /* the inputs of the products that come next */
 };

@@ -16,6 +16,7 @@
     X("channel", required_argument, "DIR",                                                              \
       "directory of the coordinator's socket; default: where it is for that name")                      \
     X("kernels", required_argument, "SET", "kernel set instead of the best one")                        \
+    X("prefill", required_argument, "HOW", "exact or blas: who multiplies float weights with prompts; default: exact") \
     X("group", required_argument, "N",                                                                  \
       "whose memory to map before saying hello; default: the only one, if there is only one")           \
     X("cores", required_argument, "N", "that the group may run on; default: all that this process may") \
@@ -55,6 +56,14 @@ static enum err take_log_level(const char *text, enum log_level *out, struct why
     return because(why, ERR_INVALID, "--log-level takes debug, info, warn or error, not \"%.80s\"", text);
 }
 
+static enum err take_prefill(const char *text, bool *blas, struct why *why)
+{
+    *blas = strcmp(text, "blas") == 0;
+    if (!*blas && strcmp(text, "exact") != 0)
+        return because(why, ERR_INVALID, "--prefill takes exact or blas, not \"%.80s\"", text);
+    return OK;
+}
+
 static enum err take(struct worker_options *o, const char *option, const char *text, struct why *why)
 {
     const struct {
@@ -73,6 +82,8 @@ static enum err take(struct worker_options *o, const char *option, const char *t
         *places[i].string = text;
         return OK;
     }
+    if (strcmp(option, "prefill") == 0)
+        return take_prefill(text, &o->prefill_blas, why);
     if (strcmp(option, "log-level") == 0)
         return take_log_level(text, &o->log_level, why);
     if (strcmp(option, "no-pin") == 0) {

@@ -102,6 +102,11 @@ void step_close(struct step *s)
     free(s);
 }
 
+enum err step_use_blas(struct step *s, struct why *why)
+{
+    return forward_use_blas(s->forward, why);
+}
+
 /* Every meeting is a sign of life too: a long step is not a hang. */
 static enum err meet(void *barrier)
 {

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/must.h"
 #include "model/gguf.h"
+#include "model/kernels/product_blas.h"
 #include "proto/channel.h"
 #include "proto/message.h"
 #include "shm/barrier.h"
@@ -170,7 +171,13 @@ static enum err join_group(struct worker *w, uint32_t group, struct why *why)
         return OK;
     drop_step(w);
     enum err err = attach_join(&w->at, group, why);
-    return err == OK ? step_open(&w->step, &w->at.arena, &w->at.served, w->kernels, why) : err;
+    if (err == OK)
+        err = step_open(&w->step, &w->at.arena, &w->at.served, w->kernels, why);
+    if (err == OK && w->options->prefill_blas)
+        err = step_use_blas(w->step, why);
+    if (err != OK)
+        drop_step(w);
+    return err;
 }
 
 static void handle_assign(struct worker *w)
@@ -406,6 +413,8 @@ enum err worker_run(const struct worker_options *o, struct why *why)
     if (!w->kernels)
         err = because(why, ERR_UNSUPPORTED, "kernel set \"%.60s\" is unknown or nothing this machine can run",
                       o->kernels ? o->kernels : "");
+    if (err == OK && o->prefill_blas)
+        err = product_blas_load(why); /* now, while this is the only thread */
     if (err == OK)
         err = attach(w, why);
     if (err != OK)

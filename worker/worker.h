@@ -36,6 +36,7 @@ struct worker_options {
     uint32_t group;      /* whose memory to map before hello; WORKER_GROUP_NONE: the only one there is, if so */
     bool pin;            /* to the core that comes with the assignment */
     const char *kernels; /* NULL or "": the best set */
+    bool prefill_blas;   /* prompts of float weights by OpenBLAS */
 
     /* for main() */
     pid_t parent; /* who must be alive; 0: not checked */
