@@ -212,12 +212,15 @@ enum err serve_options_read_file(struct serve_options *o, const char *path, stru
     enum err e = OK;
     char line[OPTION_TEXT_BYTES + 128];
     for (uint32_t number = 1; !e && fgets(line, sizeof line, file); number++) {
+        bool cut = strlen(line) == sizeof line - 1 && line[sizeof line - 2] != '\n';
         char *text = trim(line);
-        if (!*text || *text == '#')
+        if (!cut && (!*text || *text == '#'))
             continue;
         char *equals = strchr(text, '=');
         struct why what;
-        if (equals) {
+        if (cut) {
+            e = because(&what, ERR_INVALID, "the line is longer than %zu bytes", sizeof line - 2);
+        } else if (equals) {
             *equals = 0;
             e = serve_option_set(o, trim(text), trim(equals + 1), &what);
         } else {

@@ -43,7 +43,7 @@ static void every_file_of_the_folder_is_served(void **state)
     for (struct dirent *entry; (entry = readdir(folder));) {
         const char *name = entry->d_name, *end = strrchr(name, '.');
         struct web_file served;
-        if (name[0] == '.')
+        if (name[0] == '.' || strcmp(name, "README.md") == 0)
             continue;
         assert_non_null(end);
         snprintf(path, sizeof path, "/%.200s", strcmp(name, "index.html") ? name : "");
