@@ -21,7 +21,7 @@ enum {
     TICK_US = 2000,                  /* how often life words are read while somebody computes */
     IDLE_TICK_US = 200 * 1000,       /* and otherwise: pidfds tell of deaths then */
     START_MOST_US = 120 * 1000 * 1000, /* from spawn to hello: mapping hundreds of GiB takes its time */
-    JOIN_MOST_US = 10 * 1000 * 1000, /* from assign to assigned */
+    JOIN_MOST_US = 10 * 1000 * 1000, /* from assign to assigned, of ranks that have everything mapped */
     START_DEATHS_MOST = 5,           /* workers that die in a row before their hello */
     MESSAGES_PER_TURN = 256,
     NOBODY = UINT32_MAX,
@@ -37,6 +37,8 @@ struct process {
     uint32_t slot, generation;
     uint32_t rank;      /* index into ranks: the place it has, or had when it died; NOBODY */
     uint64_t since_us;  /* of the stage */
+    uint32_t group;     /* whose memory it maps before its hello, and later that of its rank */
+    bool mapped;        /* it has said hello or joined since: nothing of that group is left to map */
     bool built, assigned; /* answers to the group's last build and assign */
     uint64_t build_done, build_total;
 };
@@ -138,8 +140,32 @@ static struct process *free_process(struct supervisor *s)
 static void on_gone(evutil_socket_t fd, short what, void *arg);
 
 static enum err start_process(struct supervisor *s, struct process *p, struct why *why)
+static bool is_alive(const struct process *p)
 {
-    char slot[16], generation[16], parent[16];
+    return p->stage != PROCESS_FREE && p->stage != PROCESS_GONE;
+}
+
+/* The group that lacks most processes, spares among them: a new one maps that group's memory before anybody waits for it. */
+static uint32_t neediest_group(const struct supervisor *s)
+{
+    int32_t lacks[GROUPS_MAX] = {0};
+    uint32_t most = 0;
+    for (uint32_t i = 0; i < s->rank_count; i++)
+        lacks[s->ranks[i].group] += !s->ranks[i].closed;
+    for (uint32_t i = 0; i < s->slot_count; i++)
+        if (is_alive(&s->processes[i]))
+            lacks[s->processes[i].group]--;
+    for (uint32_t g = 1; g < s->group_count; g++)
+        if (lacks[g] > lacks[most])
+            most = g;
+    return most;
+}
+
+{
+    char slot[16], generation[16], parent[16], group[16];
+    p->group = neediest_group(s);
+    p->mapped = false;
+    snprintf(group, sizeof group, "%u", p->group);
     p->generation = worker_slot_prepare(s->config.arena, p->slot, UINT32_MAX);
     snprintf(slot, sizeof slot, "%u", p->slot);
     snprintf(generation, sizeof generation, "%u", p->generation);
@@ -147,8 +173,8 @@ static enum err start_process(struct supervisor *s, struct process *p, struct wh
     const struct segment_home *home = &s->config.arena->home;
     const char *argv[24] = {s->config.worker_path, "--name", home->name, "--channel", s->channel_directory, "--slot", slot,
                             "--generation", generation, "--parent", parent, "--log-level", s->config.log_level,
-                            "--prefill", s->config.prefill};
-    size_t n = 15;
+                            "--prefill", s->config.prefill, "--group", group};
+    size_t n = 17;
     if (*home->directory) {
         argv[n++] = "--shm-dir";
         argv[n++] = home->directory;
@@ -180,7 +206,7 @@ static void keep_up_numbers(struct supervisor *s)
     for (uint32_t i = 0; i < s->rank_count; i++)
         wanted += !s->ranks[i].closed;
     for (uint32_t i = 0; i < s->slot_count; i++)
-        alive += s->processes[i].stage != PROCESS_FREE && s->processes[i].stage != PROCESS_GONE;
+        alive += is_alive(&s->processes[i]);
     while (alive < wanted && !s->closing && !s->hopeless) {
         struct process *p = free_process(s);
         struct why why;
@@ -234,7 +260,7 @@ void supervisor_send_plan(struct supervisor *s, uint32_t group, const struct ste
     const struct group_state *g = &s->groups[group];
     must(g->stage == GROUP_UP && plan->epoch == g->epoch);
     for (uint32_t i = g->first_rank; i < g->first_rank + g->rank_count; i++)
-        if (s->ranks[i].process)
+        if (s->ranks[i].process) {
             send_bytes(s, s->ranks[i].process, length);
     set_tick(s, TICK_US);
 }
@@ -323,12 +349,18 @@ static void advance_groups(struct supervisor *s)
     }
 }
 
-static struct process *find_spare(struct supervisor *s)
+/* One that has the group's memory mapped, else any. */
+static struct process *find_spare(struct supervisor *s, uint32_t group)
 {
-    for (uint32_t i = 0; i < s->slot_count; i++)
-        if (s->processes[i].stage == PROCESS_SPARE)
-            return &s->processes[i];
-    return NULL;
+    struct process *any = NULL;
+    for (uint32_t i = 0; i < s->slot_count; i++) {
+        struct process *p = &s->processes[i];
+        if (p->stage == PROCESS_SPARE && p->group == group)
+            return p;
+        if (p->stage == PROCESS_SPARE && !any)
+            any = p;
+    }
+    return any;
 }
 
 /* Spares take the empty places, groups that are whole again go on. */
@@ -336,13 +368,15 @@ static void fill_groups(struct supervisor *s)
 {
     for (uint32_t i = 0; i < s->rank_count; i++) {
         struct rank *rank = &s->ranks[i];
-        struct process *spare = rank->process || rank->closed ? NULL : find_spare(s);
+        struct process *spare = rank->process || rank->closed ? NULL : find_spare(s, rank->group);
         if (!spare)
             continue;
         spare->rank = i;
         rank->process = spare;
         process_move(spare, PROCESS_RANKED);
     }
+        spare->mapped = spare->group == rank->group;
+        spare->group = rank->group;
     advance_groups(s);
 }
 
@@ -450,7 +484,7 @@ static void take_assigned(struct supervisor *s, struct process *p, uint32_t epoc
     struct process *who[GROUP_RANKS_MAX];
     if (g->stage != GROUP_JOINING || epoch != g->epoch)
         return;
-    p->assigned = true;
+    p->assigned = p->mapped = true;
     uint32_t n = members(s, g, who);
     for (uint32_t i = 0; i < n; i++)
         if (!who[i]->assigned)
@@ -626,12 +660,23 @@ static uint64_t quiet_us(struct supervisor *s, uint32_t group, uint64_t now, uin
 {
     struct group_state *g = &s->groups[group];
     uint64_t since, planned;
+/* From assign to assigned: mapping another group's memory, hundreds of GiB perhaps, takes its time, joining again none. */
+static uint64_t join_most_us(const struct supervisor *s, const struct group_state *g)
+{
+    struct process *who[GROUP_RANKS_MAX];
+    uint32_t n = members(s, g, who);
+    for (uint32_t i = 0; i < n; i++)
+        if (!who[i]->mapped)
+            return START_MOST_US;
+    return JOIN_MOST_US;
+}
+
     if (g->stage == GROUP_UP && s->hooks.in_flight(s->hooks.world, group, &since, &planned)) {
         note_arrivals(s, g, now);
         *most = planned * HANG_FACTOR > HANG_LEAST_US ? planned * HANG_FACTOR : HANG_LEAST_US;
         since = since > g->arrived_us ? since : g->arrived_us;
     } else if (g->stage == GROUP_JOINING) {
-        *most = JOIN_MOST_US;
+        *most = join_most_us(s, g);
         since = g->since_us;
     } else {
         return 0;
