@@ -36,9 +36,9 @@ struct process {
     struct event *watch; /* pidfd */
     uint32_t slot, generation;
     uint32_t rank;      /* index into ranks: the place it has, or had when it died; NOBODY */
-    uint64_t since_us;  /* of the stage */
     uint32_t group;     /* whose memory it maps before its hello, and later that of its rank */
     bool mapped;        /* it has said hello or joined since: nothing of that group is left to map */
+    uint64_t since_us;  /* of the stage */
     bool built, assigned; /* answers to the group's last build and assign */
     uint64_t build_done, build_total;
 };
@@ -139,7 +139,6 @@ static struct process *free_process(struct supervisor *s)
 
 static void on_gone(evutil_socket_t fd, short what, void *arg);
 
-static enum err start_process(struct supervisor *s, struct process *p, struct why *why)
 static bool is_alive(const struct process *p)
 {
     return p->stage != PROCESS_FREE && p->stage != PROCESS_GONE;
@@ -161,6 +160,7 @@ static uint32_t neediest_group(const struct supervisor *s)
     return most;
 }
 
+static enum err start_process(struct supervisor *s, struct process *p, struct why *why)
 {
     char slot[16], generation[16], parent[16], group[16];
     p->group = neediest_group(s);
@@ -260,7 +260,7 @@ void supervisor_send_plan(struct supervisor *s, uint32_t group, const struct ste
     const struct group_state *g = &s->groups[group];
     must(g->stage == GROUP_UP && plan->epoch == g->epoch);
     for (uint32_t i = g->first_rank; i < g->first_rank + g->rank_count; i++)
-        if (s->ranks[i].process) {
+        if (s->ranks[i].process)
             send_bytes(s, s->ranks[i].process, length);
     set_tick(s, TICK_US);
 }
@@ -372,11 +372,11 @@ static void fill_groups(struct supervisor *s)
         if (!spare)
             continue;
         spare->rank = i;
+        spare->mapped = spare->group == rank->group;
+        spare->group = rank->group;
         rank->process = spare;
         process_move(spare, PROCESS_RANKED);
     }
-        spare->mapped = spare->group == rank->group;
-        spare->group = rank->group;
     advance_groups(s);
 }
 
@@ -655,11 +655,6 @@ static void end_the_stopped(struct supervisor *s, struct group_state *g)
         }
 }
 
-/* For how long no rank of a group that owes us something has got anywhere; 0: it owes nothing. *most: until it hangs. */
-static uint64_t quiet_us(struct supervisor *s, uint32_t group, uint64_t now, uint64_t *most)
-{
-    struct group_state *g = &s->groups[group];
-    uint64_t since, planned;
 /* From assign to assigned: mapping another group's memory, hundreds of GiB perhaps, takes its time, joining again none. */
 static uint64_t join_most_us(const struct supervisor *s, const struct group_state *g)
 {
@@ -671,6 +666,11 @@ static uint64_t join_most_us(const struct supervisor *s, const struct group_stat
     return JOIN_MOST_US;
 }
 
+/* For how long no rank of a group that owes us something has got anywhere; 0: it owes nothing. *most: until it hangs. */
+static uint64_t quiet_us(struct supervisor *s, uint32_t group, uint64_t now, uint64_t *most)
+{
+    struct group_state *g = &s->groups[group];
+    uint64_t since, planned;
     if (g->stage == GROUP_UP && s->hooks.in_flight(s->hooks.world, group, &since, &planned)) {
         note_arrivals(s, g, now);
         *most = planned * HANG_FACTOR > HANG_LEAST_US ? planned * HANG_FACTOR : HANG_LEAST_US;
