@@ -3,6 +3,7 @@
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <time.h>
 
 #include "coordinator/api_limits.h"
@@ -291,6 +292,19 @@ static bool key_fits(const struct server *s, const struct http_request *http, ui
     return api_keys_allow(&s->keys, http_request_header(http, "authorization"), http_request_header(http, "x-api-key"), salt);
 }
 
+/* JSON by its name, or nothing said; and what curl says of a body when it is told nothing else. */
+static bool speaks_json(const struct http_request *http)
+{
+    const char *type = http_request_header(http, "content-type"), *coding = http_request_header(http, "content-encoding");
+    if (coding && strcasecmp(coding, "identity") != 0)
+        return false;
+    if (!type)
+        return true;
+    size_t length = strcspn(type, "; \t");
+    return (length >= 4 && strncasecmp(type + length - 4, "json", 4) == 0) ||
+           (length == strlen("application/x-www-form-urlencoded") && strncasecmp(type, "application/x-www-form-urlencoded", length) == 0);
+}
+
 /* Before a byte of the body is read: the key first, so that a stranger learns nothing about routes. */
 static void on_early(struct http_request *http, void *arg)
 {
@@ -314,6 +328,8 @@ static void on_early(struct http_request *http, void *arg)
     } else if (route->method == HTTP_POST && s->phase != SERVER_READY) {
         s->metrics.requests_rejected++;
         reply_refusal(s, http, 503, s->phase == SERVER_LOADING ? "the model is still being loaded" : "the server is shutting down");
+    } else if (route->method == HTTP_POST && !speaks_json(http)) {
+        reply_refusal(s, http, 415, "the body is to be JSON, neither compressed nor of another type: send Content-Type: application/json");
     }
 }
 

@@ -49,6 +49,14 @@ class Routes(unittest.TestCase):
             if status == 405:
                 self.assertIn("OPTIONS", headers["Allow"])
 
+    def test_a_body_of_another_kind_is_415(self):
+        body = b'{"prompt": "Hi", "max_tokens": 1}'
+        for headers, want in [({"Content-Type": "application/xml"}, 415), ({"Content-Type": "text/plain"}, 415),
+                              ({"Content-Type": "application/json", "Content-Encoding": "gzip"}, 415),
+                              ({"Content-Type": "application/json; charset=utf-8"}, 200),
+                              ({"Content-Type": "application/x-www-form-urlencoded"}, 200)]:  # fmt: skip
+            self.assertEqual(server.ask("POST", TEXT, body, headers=headers)[0], want, headers)
+
     def test_two_requests_go_over_one_connection(self):
         connection = server.connect()
         self.addCleanup(connection.close)
