@@ -245,6 +245,14 @@ SPECIALISED void keep_block(struct tile_format f, const struct block_registers *
     }
 }
 
+/* Asks for the tile that stands FETCH_AHEAD bytes after block b: past the end of weights, nothing happens. */
+SPECIALISED void fetch_ahead(struct tile_format f, const uint8_t *row_tile, uint32_t b)
+{
+    const uint8_t *head, *ahead = tile_at(f, row_tile, b, &head) + FETCH_AHEAD;
+    for (uint32_t line = 0; line < tile_bytes(f); line += 64)
+        _mm_prefetch((const char *)ahead + line, _MM_HINT_T0);
+}
+
 /* `tiles` neighbouring row tiles for all n < 8 tokens, block by block; `fetch`: each tile well before its turn. */
 SPECIALISED void product_few(struct tile_format f, uint32_t n, uint32_t tiles, bool fetch, const struct tile_matrix *w,
                              uint32_t tile, const struct activations *a, const struct destination *to)
@@ -260,10 +268,9 @@ SPECIALISED void product_few(struct tile_format f, uint32_t n, uint32_t tiles, b
     }
     for (uint32_t b = 0; b < a->cols / TILE_K; b++) {
         for (uint32_t i = 0; i < tiles; i++) {
-            const uint8_t *row_tile = w->tiles + (tile + i) * tile_size, *head;
-            const uint8_t *ahead = tile_at(f, row_tile, b, &head) + FETCH_AHEAD;
-            for (uint32_t line = 0; fetch && line < tile_bytes(f); line += 64)
-                _mm_prefetch((const char *)ahead + line, _MM_HINT_T0);
+            const uint8_t *row_tile = w->tiles + (tile + i) * tile_size;
+            if (fetch)
+                fetch_ahead(f, row_tile, b);
             unpack_block(f, row_tile, b, &registers);
             add_block(&registers, f.sub_blocks, f.minimum, bits_of(f.bias), n, inputs_at(a, 0, b), y[i]);
         }
@@ -298,6 +305,7 @@ SPECIALISED void product_first(struct tile_format f, const uint8_t *row_tile, ui
     for (uint32_t c = 0; c < ACTIVATION_GROUP; c++)
         y[c] = _mm512_setzero_ps();
     for (uint32_t b = 0; b < a->cols / TILE_K; b++) {
+        fetch_ahead(f, row_tile, b);
         unpack_block(f, row_tile, b, &registers);
         if (keep)
             keep_block(f, &registers, &keep[b]);

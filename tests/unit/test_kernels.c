@@ -1,6 +1,6 @@
 /*
- * Every kernel set that this machine can run against the reference, bit for bit. QUIRE_LONG=1 tries every seventh float in expf
- * and more shapes; QUIRE_SEED sets the seed.
+ * Every kernel set that this machine can run against the reference, bit for bit. QUIRE_LONG=1 tries every seventh float
+ * in expf and more shapes; QUIRE_SEED sets the seed.
  */
 #include <math.h>
 #include <setjmp.h>
