@@ -160,6 +160,9 @@ static enum err choose_geometry(struct inference *f, const struct serve_options 
         .weights_bytes = served->model.weights_bytes,
         .work_bytes = served_model_work_bytes(served),
     };
+    for (uint32_t i = f->topology.cores; i-- > 0;) /* the first core of a node says where the node's memory is to lie */
+        if (f->topology.core[i].node < nodes)
+            g->os_node[f->topology.core[i].node] = (uint8_t)f->topology.core[i].os_node;
     for (uint32_t i = 0; i < f->groups; i++)
         g->group_node[i] = (uint8_t)((uint64_t)i * nodes / f->groups);
     return OK;

@@ -415,6 +415,10 @@ static void count_suspect(struct supervisor *s, struct rank *rank)
     if (!often)
         return;
     rank->closed = true;
+    if (rank->process) { /* the place was filled again before it was known whose fault the death was */
+        worker_process_kill(&rank->process->child);
+        lose_rank(s, rank, "has no place any more");
+    }
     log_error("worker %u died %d times within a minute by its own fault: its group goes on without it", (uint32_t)(rank - s->ranks),
               RANK_DEATHS_MOST);
     bool group_has_others = false, anybody = false;

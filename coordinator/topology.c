@@ -20,15 +20,15 @@ static uint32_t cgroup_quota(uint32_t cores)
     return whole < 1 ? 1 : whole < cores ? (uint32_t)whole : cores;
 }
 
-static uint32_t node_of(hwloc_topology_t machine, hwloc_obj_t core)
+static struct core core_at(hwloc_topology_t machine, hwloc_obj_t core, uint32_t cpu)
 {
     int count = hwloc_get_nbobjs_by_type(machine, HWLOC_OBJ_NUMANODE);
     for (int i = 0; i < count; i++) {
         hwloc_obj_t node = hwloc_get_obj_by_type(machine, HWLOC_OBJ_NUMANODE, (unsigned)i);
         if (node && hwloc_bitmap_isincluded(core->cpuset, node->cpuset))
-            return (uint32_t)i;
+            return (struct core){.cpu = cpu, .node = (uint32_t)i, .os_node = node->os_index};
     }
-    return 0;
+    return (struct core){.cpu = cpu};
 }
 
 /* The first hardware thread of each core that we may run on. */
@@ -42,7 +42,7 @@ static void list_cores(struct topology *t, hwloc_topology_t machine)
         hwloc_obj_t core = hwloc_get_obj_by_type(machine, HWLOC_OBJ_CORE, (unsigned)i);
         for (int cpu = hwloc_bitmap_first(core->cpuset); cpu >= 0; cpu = hwloc_bitmap_next(core->cpuset, cpu)) {
             if (!masked || (cpu < CPU_SETSIZE && CPU_ISSET((size_t)cpu, &allowed))) {
-                t->core[t->cores++] = (struct core){.cpu = (uint32_t)cpu, .node = node_of(machine, core)};
+                t->core[t->cores++] = core_at(machine, core, (uint32_t)cpu);
                 break;
             }
         }

@@ -50,7 +50,7 @@ bool server_rig_open(struct server_rig *r, const char *file, struct server_sizes
     struct arena_geometry g = {
         .page_classes = 1,
         .nodes = 1,
-        .groups = 1,
+        .groups = or_else(sizes.groups, 1),
         .worker_slots = or_else(sizes.workers, 4),
         .session_slots = 8,
         .context = SMALL_CONTEXT,

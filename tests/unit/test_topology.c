@@ -37,6 +37,8 @@ static void each_core_stands_once_in_order_of_nodes(void **state)
     (void)state;
     read_topology(&t, 0);
     check(&t);
+    for (uint32_t i = 1; i < t.cores; i++) /* ours and the kernel's names of nodes go together */
+        assert_int_equal(t.core[i].node == t.core[i - 1].node, t.core[i].os_node == t.core[i - 1].os_node);
 }
 
 static void only_cores_of_the_affinity_mask_count(void **state)

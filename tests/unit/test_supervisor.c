@@ -1,0 +1,384 @@
+/*
+ * The supervisor with real worker processes on a tiny model: this program is its own worker program. The test is the
+ * scheduler: it makes a session, sends plans and reads what they said.
+ */
+#include "coordinator/supervisor.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "shm/results.h"
+#include "tests/support/server_rig.h"
+#include "worker/worker.h"
+
+enum { PROMPT = 20, DEADLINE_US = 60 * 1000 * 1000 };
+
+/* What the supervisor told. */
+struct heard {
+    uint32_t ups[GROUPS_MAX], downs[GROUPS_MAX], lost[GROUPS_MAX], epoch[GROUPS_MAX];
+    uint64_t done_step;
+    uint32_t done_epoch, done;
+    uint64_t built, to_build;
+    char hopeless[256];
+    uint64_t flight_since_us; /* 0: no plan is in flight */
+};
+
+struct stage {
+    struct server_rig rig;
+    struct event_base *loop;
+    struct supervisor *supervisor;
+    struct results results;
+    struct heard heard;
+    uint32_t slot; /* of a session with a prompt */
+    uint32_t plan_epoch;
+    uint64_t plan_step; /* the last one that was sent, and its epoch */
+};
+
+static void on_down(void *world, uint32_t group)
+{
+    ((struct stage *)world)->heard.downs[group]++;
+}
+
+static void on_up(void *world, uint32_t group, uint32_t epoch)
+{
+    struct heard *h = &((struct stage *)world)->heard;
+    assert_true(epoch > h->epoch[group]);
+    h->epoch[group] = epoch;
+    h->ups[group]++;
+}
+
+static void on_lost(void *world, uint32_t group)
+{
+    ((struct stage *)world)->heard.lost[group]++;
+}
+
+static void on_done(void *world, uint32_t group, uint32_t epoch, uint64_t step, uint64_t compute_us)
+{
+    struct heard *h = &((struct stage *)world)->heard;
+    (void)group, (void)compute_us;
+    h->done++;
+    h->done_epoch = epoch;
+    h->done_step = step;
+    h->flight_since_us = 0;
+}
+
+static bool in_flight(void *world, uint32_t group, uint64_t *since_us, uint64_t *planned_us)
+{
+    const struct heard *h = &((struct stage *)world)->heard;
+    *since_us = h->flight_since_us;
+    *planned_us = 1000;
+    return group == 0 && h->flight_since_us;
+}
+
+static void on_progress(void *world, uint64_t done, uint64_t total)
+{
+    struct heard *h = &((struct stage *)world)->heard;
+    h->built = done;
+    h->to_build = total;
+}
+
+static void on_hopeless(void *world, const char *sentence)
+{
+    struct heard *h = &((struct stage *)world)->heard;
+    assert_false(h->hopeless[0]);
+    snprintf(h->hopeless, sizeof h->hopeless, "%s", sentence);
+}
+
+/* ---- the stage ---- */
+
+static struct topology topology;
+
+static struct stage *open_stage(void **state, uint32_t workers, uint32_t groups, uint32_t spares)
+{
+    static struct stage stage;
+    struct why why;
+    stage = (struct stage){0};
+    struct server_sizes sizes = {.workers = supervisor_worker_slots(workers, spares), .groups = groups};
+    if (!server_rig_open(&stage.rig, "tiny/llama/model-f32.gguf", sizes))
+        skip();
+    *state = &stage;
+    log_set_level(LOG_ERROR);
+    uint32_t prompt[PROMPT];
+    for (uint32_t i = 0; i < PROMPT; i++)
+        prompt[i] = i + 3;
+    struct sampling greedy = greedy_sampling(PROMPT);
+    stage.slot = server_rig_session(&stage.rig, prompt, PROMPT, 64, &greedy);
+    stage.loop = event_base_new();
+    assert_int_equal(results_open(&stage.results, &stage.rig.arena, 0, &why), OK);
+    assert_int_equal(topology_read(&topology, 0, &why), OK);
+    arena_set_state(&stage.rig.arena, ARENA_SERVING);
+    struct supervisor_config config = {
+        .loop = stage.loop,
+        .arena = &stage.rig.arena,
+        .worker_path = "/proc/self/exe",
+        .model_path = stage.rig.model_path,
+        .kernels = "reference",
+        .prefill = "exact",
+        .log_level = "error",
+        .workers = workers,
+        .groups = groups,
+        .spares = spares,
+        .topology = &topology,
+    };
+    struct supervisor_hooks hooks = {
+        .group_down = on_down,
+        .group_up = on_up,
+        .group_lost = on_lost,
+        .step_done = on_done,
+        .in_flight = in_flight,
+        .progress = on_progress,
+        .hopeless = on_hopeless,
+        .world = &stage,
+    };
+    if (supervisor_open(&stage.supervisor, &config, &hooks, &why))
+        fail_msg("%s", why.text);
+    return &stage;
+}
+
+/* Nobody is left, whatever happened. */
+static int close_stage(void **state)
+{
+    struct stage *s = *state;
+    int status;
+    unsetenv("QUIRE_TEST_WORKER");
+    if (!s)
+        return 0;
+    supervisor_close(s->supervisor);
+    assert_int_equal(waitpid(-1, &status, WNOHANG), -1);
+    assert_int_equal(errno, ECHILD);
+    results_close(&s->results);
+    event_base_free(s->loop);
+    server_rig_close(&s->rig);
+    return 0;
+}
+
+#define WAIT_FOR(stage, condition)                                        \
+    for (uint64_t began_us = now_us(); !(condition);) {                   \
+        if (now_us() - began_us > DEADLINE_US)                            \
+            fail_msg("waited in vain for %s", #condition);                \
+        assert_int_equal(event_base_loop((stage)->loop, EVLOOP_ONCE), 0); \
+    }
+
+static struct rank_view rank(const struct stage *s, uint32_t index)
+{
+    return supervisor_rank(s->supervisor, index);
+}
+
+static uint32_t spare_count(const struct stage *s)
+{
+    pid_t pids[8];
+    return supervisor_spares(s->supervisor, pids, 8);
+}
+
+static void send_prompt(struct stage *s)
+{
+    static struct step_plan plan;
+    bool first = s->plan_epoch != s->heard.epoch[0];
+    s->plan_epoch = s->heard.epoch[0];
+    s->plan_step++;
+    plan = (struct step_plan){
+        .epoch = s->plan_epoch, .flags = first ? PLAN_MEET_FIRST : 0, .step = s->plan_step, .row_count = 1};
+    plan.rows[0] = server_rig_row(&s->rig, s->slot, 0, PROMPT, ROW_SAMPLE);
+    s->heard.flight_since_us = now_us();
+    supervisor_send_plan(s->supervisor, 0, &plan);
+}
+
+/* The token after the prompt, by the workers as they stand. */
+static uint32_t compute_token(struct stage *s)
+{
+    struct result_entry entry;
+    struct why why;
+    struct step_row row = server_rig_row(&s->rig, s->slot, 0, PROMPT, ROW_SAMPLE);
+    uint32_t before = s->heard.done;
+    send_prompt(s);
+    WAIT_FOR(s, s->heard.done > before);
+    assert_int_equal(s->heard.done_epoch, s->heard.epoch[0]);
+    assert_int_equal(s->heard.done_step, s->plan_step);
+    if (results_read(&s->results, s->heard.done_epoch, s->plan_step, 0, row.session, row.session_generation,
+                     s->rig.served.model.vocab, &entry, &why))
+        fail_msg("%s", why.text);
+    return entry.token;
+}
+
+/* ---- tests ---- */
+
+static void workers_build_join_and_compute(void **state)
+{
+    struct stage *s = open_stage(state, 2, 1, 1);
+    assert_int_equal(supervisor_ranks(s->supervisor), 2);
+    assert_false(supervisor_group_is_up(s->supervisor, 0));
+    assert_string_equal(rank(s, 0).state, "starting");
+    WAIT_FOR(s, s->heard.ups[0] == 1);
+    assert_true(supervisor_group_is_up(s->supervisor, 0));
+    assert_true(arena_weights_built(&s->rig.arena, 0));
+    assert_true(s->heard.built <= s->heard.to_build);
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_string_equal(rank(s, i).state, "ready");
+        assert_int_equal(rank(s, i).restarts, 0);
+        assert_int_equal(kill(rank(s, i).pid, 0), 0);
+    }
+    WAIT_FOR(s, spare_count(s) == 1);
+    compute_token(s);
+    assert_int_equal(s->heard.downs[0], 0);
+}
+
+static void a_killed_rank_is_replaced_and_the_token_is_the_same(void **state)
+{
+    struct stage *s = open_stage(state, 2, 1, 1);
+    WAIT_FOR(s, s->heard.ups[0] == 1 && spare_count(s) == 1);
+    uint32_t token = compute_token(s);
+    for (uint32_t round = 0; round < 8; round++) { /* SIGKILL from outside counts for nothing, however often */
+        pid_t victim = rank(s, round % 2).pid, spare;
+        assert_int_equal(supervisor_spares(s->supervisor, &spare, 1), 1);
+        if (round % 4 > 1)
+            send_prompt(s); /* in the middle of a step */
+        kill(victim, SIGKILL);
+        WAIT_FOR(s, s->heard.downs[0] == round + 1);
+        s->heard.flight_since_us = 0;
+        WAIT_FOR(s, s->heard.ups[0] == round + 2);
+        assert_int_equal(rank(s, round % 2).pid, spare); /* who waited took the place */
+        assert_int_equal(rank(s, round % 2).restarts, round / 2 + 1);
+        assert_int_equal(compute_token(s), token);
+        WAIT_FOR(s, spare_count(s) == 1);
+    }
+    assert_string_equal(s->heard.hopeless, "");
+}
+
+static void without_a_spare_a_new_process_takes_the_place(void **state)
+{
+    struct stage *s = open_stage(state, 1, 1, 0);
+    WAIT_FOR(s, s->heard.ups[0] == 1);
+    uint32_t token = compute_token(s);
+    pid_t before = rank(s, 0).pid;
+    kill(before, SIGKILL);
+    WAIT_FOR(s, s->heard.ups[0] == 2);
+    assert_int_not_equal(rank(s, 0).pid, before);
+    assert_int_equal(compute_token(s), token);
+}
+
+static void a_spare_that_dies_disturbs_nobody(void **state)
+{
+    struct stage *s = open_stage(state, 1, 1, 1);
+    WAIT_FOR(s, s->heard.ups[0] == 1 && spare_count(s) == 1);
+    pid_t before, after;
+    supervisor_spares(s->supervisor, &before, 1);
+    kill(before, SIGKILL);
+    WAIT_FOR(s, supervisor_spares(s->supervisor, &after, 1) == 1 && after != before);
+    assert_int_equal(s->heard.downs[0], 0);
+    compute_token(s);
+}
+
+static void a_rank_that_hangs_is_ended(void **state)
+{
+    struct stage *s = open_stage(state, 2, 1, 1);
+    WAIT_FOR(s, s->heard.ups[0] == 1 && spare_count(s) == 1);
+    uint32_t token = compute_token(s);
+    pid_t sleeper = rank(s, 1).pid;
+    kill(sleeper, SIGSTOP);
+    send_prompt(s);
+    WAIT_FOR(s, s->heard.downs[0] == 1);
+    s->heard.flight_since_us = 0;
+    WAIT_FOR(s, s->heard.ups[0] == 2);
+    assert_int_equal(rank(s, 0).restarts, 0); /* who only waited for it lives */
+    assert_int_equal(rank(s, 1).restarts, 1);
+    assert_int_equal(compute_token(s), token);
+}
+
+/* Dies by its own fault as often as it may, and once more. */
+static void wear_out(struct stage *s, uint32_t index)
+{
+    for (uint32_t i = 0; i <= RANK_DEATHS_MOST; i++) {
+        WAIT_FOR(s, strcmp(rank(s, index).state, "ready") == 0);
+        pid_t pid = rank(s, index).pid;
+        kill(pid, SIGSEGV);
+        WAIT_FOR(s, rank(s, index).pid != pid);
+    }
+    WAIT_FOR(s, strcmp(rank(s, index).state, "lost") == 0);
+}
+
+static void a_rank_that_dies_again_and_again_is_closed_and_its_group_goes_on(void **state)
+{
+    struct stage *s = open_stage(state, 2, 1, 1);
+    WAIT_FOR(s, s->heard.ups[0] == 1);
+    uint32_t token = compute_token(s);
+    wear_out(s, 0);
+    WAIT_FOR(s, supervisor_group_is_up(s->supervisor, 0));
+    assert_int_equal(compute_token(s), token); /* one worker computes what two did */
+    assert_string_equal(s->heard.hopeless, "");
+}
+
+static void a_group_without_ranks_is_lost_and_without_groups_there_is_no_hope(void **state)
+{
+    struct stage *s = open_stage(state, 2, 2, 1);
+    WAIT_FOR(s, s->heard.ups[0] && s->heard.ups[1]);
+    wear_out(s, 1);
+    WAIT_FOR(s, s->heard.lost[1] == 1);
+    assert_true(supervisor_group_is_up(s->supervisor, 0));
+    assert_string_equal(s->heard.hopeless, "");
+    wear_out(s, 0);
+    WAIT_FOR(s, s->heard.hopeless[0]);
+    assert_int_equal(s->heard.lost[0] + s->heard.lost[1], 1);
+}
+
+static void workers_that_cannot_start_are_not_started_for_ever(void **state)
+{
+    setenv("QUIRE_TEST_WORKER", "exit", 1);
+    struct stage *s = open_stage(state, 1, 1, 1);
+    WAIT_FOR(s, s->heard.hopeless[0]);
+    assert_non_null(strstr(s->heard.hopeless, "as soon as they start"));
+}
+
+static void one_that_is_still_starting_is_ended_with_the_rest(void **state)
+{
+    setenv("QUIRE_TEST_WORKER", "silent", 1);
+    open_stage(state, 2, 1, 1); /* close_stage looks whether anybody is left */
+}
+
+#define ON_A_STAGE(test) cmocka_unit_test_teardown(test, close_stage)
+
+static int be_a_worker(int argc, char **argv)
+{
+    struct worker_options options;
+    struct why why;
+    const char *manner = getenv("QUIRE_TEST_WORKER");
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+    if (manner && strcmp(manner, "exit") == 0)
+        return WORKER_EXIT_FAILED;
+    while (manner)
+        pause();
+    if (worker_options_parse(&options, argc, argv, &why))
+        return WORKER_EXIT_USAGE;
+    log_set_level(options.log_level);
+    return worker_run(&options, &why) ? WORKER_EXIT_FAILED : WORKER_EXIT_STOPPED;
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        ON_A_STAGE(workers_build_join_and_compute),
+        ON_A_STAGE(a_killed_rank_is_replaced_and_the_token_is_the_same),
+        ON_A_STAGE(without_a_spare_a_new_process_takes_the_place),
+        ON_A_STAGE(a_spare_that_dies_disturbs_nobody),
+        ON_A_STAGE(a_rank_that_hangs_is_ended),
+        ON_A_STAGE(a_rank_that_dies_again_and_again_is_closed_and_its_group_goes_on),
+        ON_A_STAGE(a_group_without_ranks_is_lost_and_without_groups_there_is_no_hope),
+        ON_A_STAGE(workers_that_cannot_start_are_not_started_for_ever),
+        ON_A_STAGE(one_that_is_still_starting_is_ended_with_the_rest),
+    };
+    if (argc > 1 && strcmp(argv[1], "--name") == 0)
+        return be_a_worker(argc, argv);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
