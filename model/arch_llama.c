@@ -1,5 +1,5 @@
 /*
- * arch_llama: Llama and what is built like it (SmolLM2, TinyLlama, Mistral without window): RMSNorm before each half of a
+ * arch_llama: Llama and what is built like it (SmolLM2, TinyLlama, Mistral): RMSNorm before each half of a
  * layer, grouped-query attention with rotary positions, a gated SiLU network. Touvron et al., arXiv:2302.13971; grouped
  * queries: arXiv:2305.13245; rotary positions: arXiv:2104.09864.
  *
@@ -9,27 +9,27 @@
 #include "model/forward_internal.h"
 
 static const struct tensor_role roles[] = {
-    {"token_embd.weight", offsetof(struct model, embed), EXTENT_VOCAB, EXTENT_DIM, false},
-    {"output.weight", offsetof(struct model, head), EXTENT_VOCAB, EXTENT_DIM, true}, /* absent: the embedding again */
-    {"output_norm.weight", offsetof(struct model, out_norm), EXTENT_ONE, EXTENT_DIM, false},
+    {"token_embd.weight", offsetof(struct model, embed), EXTENT_VOCAB, EXTENT_DIM, 0},
+    {"output.weight", offsetof(struct model, head), EXTENT_VOCAB, EXTENT_DIM, ROLE_OPTIONAL}, /* absent: the embedding again */
+    {"output_norm.weight", offsetof(struct model, out_norm), EXTENT_ONE, EXTENT_DIM, 0},
     {0},
 };
 
 static const struct tensor_role layer_roles[] = {
-    {"attn_norm.weight", offsetof(struct model_layer, attn_norm), EXTENT_ONE, EXTENT_DIM, false},
-    {"attn_q.weight", offsetof(struct model_layer, q), EXTENT_HEADS, EXTENT_DIM, false},
-    {"attn_k.weight", offsetof(struct model_layer, k), EXTENT_KV_HEADS, EXTENT_DIM, false},
-    {"attn_v.weight", offsetof(struct model_layer, v), EXTENT_KV_HEADS, EXTENT_DIM, false},
-    {"attn_output.weight", offsetof(struct model_layer, o), EXTENT_DIM, EXTENT_HEADS, false},
-    {"ffn_norm.weight", offsetof(struct model_layer, ffn_norm), EXTENT_ONE, EXTENT_DIM, false},
-    {"ffn_gate.weight", offsetof(struct model_layer, gate), EXTENT_FFN, EXTENT_DIM, false},
-    {"ffn_up.weight", offsetof(struct model_layer, up), EXTENT_FFN, EXTENT_DIM, false},
-    {"ffn_down.weight", offsetof(struct model_layer, down), EXTENT_DIM, EXTENT_FFN, false},
+    {"attn_norm.weight", offsetof(struct model_layer, attn_norm), EXTENT_ONE, EXTENT_DIM, 0},
+    {"attn_q.weight", offsetof(struct model_layer, q), EXTENT_HEADS, EXTENT_DIM, 0},
+    {"attn_k.weight", offsetof(struct model_layer, k), EXTENT_KV_HEADS, EXTENT_DIM, 0},
+    {"attn_v.weight", offsetof(struct model_layer, v), EXTENT_KV_HEADS, EXTENT_DIM, 0},
+    {"attn_output.weight", offsetof(struct model_layer, o), EXTENT_DIM, EXTENT_HEADS, 0},
+    {"ffn_norm.weight", offsetof(struct model_layer, ffn_norm), EXTENT_ONE, EXTENT_DIM, 0},
+    {"ffn_gate.weight", offsetof(struct model_layer, gate), EXTENT_FFN, EXTENT_DIM, 0},
+    {"ffn_up.weight", offsetof(struct model_layer, up), EXTENT_FFN, EXTENT_DIM, 0},
+    {"ffn_down.weight", offsetof(struct model_layer, down), EXTENT_DIM, EXTENT_FFN, 0},
     {0},
 };
 
 /* hidden is (tokens, dim). Each rank computes its own rows of every product; a meeting makes them everybody's. */
-static enum err run(struct forward *f, const struct batch *b)
+enum err arch_llama_run(struct forward *f, const struct batch *b)
 {
     const struct model *m = f->m;
 
@@ -68,5 +68,5 @@ const struct architecture arch_llama = {
     .name = "llama",
     .roles = roles,
     .layer_roles = layer_roles,
-    .run = run,
+    .run = arch_llama_run,
 };

@@ -29,6 +29,16 @@ static uint32_t tiles_of(uint32_t rows)
     return (rows + TILE_ROWS - 1) / TILE_ROWS;
 }
 
+static uint32_t greatest(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
+static uint32_t least(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
 /* This rank's part of n things in order; may be empty. */
 static struct tile_range share_of(const struct forward *f, uint32_t n)
 {
@@ -62,8 +72,10 @@ uint64_t shared_buffers_place(struct shared_buffers *b, const struct model *m, u
     uint64_t used = 0, row = (uint64_t)capacity * sizeof(float);
     b->hidden = take(base, &used, row * m->dim);
     b->q = take(base, &used, row * m->heads * m->head_dim);
+    b->k = take(base, &used, row * m->kv_heads * m->head_dim);
     b->attn = take(base, &used, row * m->heads * m->head_dim);
-    b->act = take(base, &used, row * m->ffn);
+    b->branch = take(base, &used, m->layer[0].attn_post_norm.count > 0 ? row * m->dim : 0);
+    b->act = take(base, &used, row * (m->experts > 0 ? m->experts_used * m->expert_ffn : m->ffn));
     b->logits = take(base, &used, (uint64_t)logit_rows * logits_stride(m) * sizeof(float));
     return used;
 }
@@ -71,9 +83,7 @@ uint64_t shared_buffers_place(struct shared_buffers *b, const struct model *m, u
 static uint64_t private_buffers_place(struct forward *f, uint8_t *base)
 {
     const struct model *m = f->m;
-    uint32_t cols = m->dim > m->ffn ? m->dim : m->ffn;
-    if (cols < m->heads * m->head_dim)
-        cols = m->heads * m->head_dim;
+    uint32_t cols = greatest(greatest(m->dim, m->ffn), greatest(m->heads * m->head_dim, m->expert_ffn));
     uint64_t used = 0;
     f->x = take(base, &used, (uint64_t)f->capacity * m->dim * sizeof(float));
     f->out[0] = take(base, &used, (uint64_t)f->capacity * CHUNK_ROWS * sizeof(float));
@@ -218,7 +228,7 @@ static void norm_row(struct forward *f, uint32_t to, uint32_t from, const struct
 {
     const struct model *m = f->m;
     f->k->rms_norm(f->x + (size_t)to * m->dim, f->shared.hidden + (size_t)from * m->dim, model_vector(weight, f->weights), m->dim,
-                   m->rms_eps);
+                   m->norm_eps);
 }
 
 void forward_take_normed(struct forward *f, const struct batch *b, const struct weight_vector *weight)
@@ -304,21 +314,38 @@ static struct head_rows next_head(struct head_rows h, uint32_t end, uint32_t hea
     return head_rows_at((h.head + 1) * head_dim, end, head_dim);
 }
 
-/* Rotates rows [first, end) of every token; x (tokens, stride) begins with row `first`. A pair is never cut: tiles are even. */
-static void rotate(const struct forward *f, const struct batch *b, float *x, size_t stride, uint32_t first, uint32_t end)
+/* Rotates rows [first, end) of q or k at one position; x begins with row `first`. A pair is never cut: tiles are even. */
+static void rotate(const struct forward *f, uint32_t layer, uint32_t position, float *x, uint32_t first, uint32_t end)
 {
     const struct model *m = f->m;
-    const float *table = model_vector(&m->rope, f->weights);
-    for (const struct batch_run *run = b->runs; run < b->runs + b->run_count; run++)
-        for (uint32_t i = 0; i < run->count; i++) {
-            const float *cos_sin = table + (size_t)(run->position + i) * m->rope_pairs * 2;
-            float *row = x + (size_t)(run->first_row + i) * stride;
-            for (struct head_rows h = head_rows_at(first, end, m->head_dim); h.from < h.to; h = next_head(h, end, m->head_dim)) {
-                uint32_t to = h.to < 2 * m->rope_pairs ? h.to : 2 * m->rope_pairs;
-                if (h.from < to)
-                    rope_rotate(row + h.head * m->head_dim + h.from - first, 1, 0, (to - h.from) / 2, cos_sin + h.from);
-            }
-        }
+    if (m->rope_pairs == 0)
+        return;
+    const float *cos_sin = model_vector(model_rope(m, layer), f->weights) + (size_t)position * m->rope_pairs * 2;
+    for (struct head_rows h = head_rows_at(first, end, m->head_dim); h.from < h.to; h = next_head(h, end, m->head_dim)) {
+        uint32_t to = least(h.to, 2 * m->rope_pairs);
+        if (h.from < to)
+            rope_rotate(x + h.head * m->head_dim + h.from - first, 1, 0, (to - h.from) / 2, cos_sin + h.from);
+    }
+}
+
+/* Normalises the heads of rows [first, end), which are whole, where the model does that. */
+static void norm_heads(const struct forward *f, const struct weight_vector *norm, float *x, uint32_t first, uint32_t end)
+{
+    const struct model *m = f->m;
+    if (norm->count != m->head_dim)
+        return;
+    for (uint32_t row = first; row < end; row += m->head_dim)
+        f->k->rms_norm(x + row - first, x + row - first, model_vector(norm, f->weights), m->head_dim, m->norm_eps);
+}
+
+static void add_bias(const struct forward *f, const struct weight_vector *bias, float *x, size_t stride, uint32_t first, uint32_t end)
+{
+    if (bias->count == 0)
+        return;
+    const float *b = model_vector(bias, f->weights);
+    for (size_t t = 0; t < f->in.tokens; t++)
+        for (uint32_t row = first; row < end; row++)
+            x[t * stride + row - first] += b[row];
 }
 
 static uint8_t *page_of(const struct batch_run *run, uint32_t position)
@@ -326,75 +353,131 @@ static uint8_t *page_of(const struct batch_run *run, uint32_t position)
     return run->pages[position / ATTENTION_PAGE];
 }
 
-/* Rows [first, end) of K, x (tokens, CHUNK_ROWS), into the slots of their positions: [head_dim / 2][16][2]. */
-static void store_k(const struct forward *f, const struct batch *b, uint32_t layer, const float *x, uint32_t first, uint32_t end)
+/* Rows [first, end) of K of one position into its slot: [head_dim / 2][16][2]. x begins with row `first`. */
+static void store_k(const struct forward *f, const struct batch_run *run, uint32_t position, uint32_t layer, const float *x, uint32_t first,
+                    uint32_t end)
 {
     const struct model *m = f->m;
-    uint16_t half[CHUNK_ROWS];
-    for (const struct batch_run *run = b->runs; run < b->runs + b->run_count; run++)
-        for (uint32_t i = 0; i < run->count; i++) {
-            uint32_t position = run->position + i;
-            f->k->to_f16(half, x + (size_t)(run->first_row + i) * CHUNK_ROWS, end - first);
-            for (struct head_rows h = head_rows_at(first, end, m->head_dim); h.from < h.to; h = next_head(h, end, m->head_dim)) {
-                uint8_t *k = page_of(run, position) + model_page_k_offset(m, layer, h.head);
-                const uint16_t *pairs = half + h.head * m->head_dim + h.from - first;
-                for (uint32_t d = h.from; d < h.to; d += 2, pairs += 2)
-                    memcpy(k + ((size_t)d / 2 * ATTENTION_PAGE + position % ATTENTION_PAGE) * 4, pairs, 4);
-            }
-        }
+    uint16_t half[MODEL_MAX_HEAD_DIM];
+    for (struct head_rows h = head_rows_at(first, end, m->head_dim); h.from < h.to; h = next_head(h, end, m->head_dim)) {
+        uint8_t *k = page_of(run, position) + model_page_k_offset(m, layer, h.head);
+        f->k->to_f16(half, x + h.head * m->head_dim + h.from - first, h.to - h.from);
+        for (uint32_t d = h.from; d < h.to; d += 2)
+            memcpy(k + ((size_t)d / 2 * ATTENTION_PAGE + position % ATTENTION_PAGE) * 4, half + d - h.from, 4);
+    }
 }
 
 /* The same for V: [16][head_dim]. */
-static void store_v(const struct forward *f, const struct batch *b, uint32_t layer, const float *x, uint32_t first, uint32_t end)
+static void store_v(const struct forward *f, const struct batch_run *run, uint32_t position, uint32_t layer, const float *x, uint32_t first,
+                    uint32_t end)
 {
     const struct model *m = f->m;
+    for (struct head_rows h = head_rows_at(first, end, m->head_dim); h.from < h.to; h = next_head(h, end, m->head_dim)) {
+        uint16_t *v = (uint16_t *)(void *)(page_of(run, position) + model_page_v_offset(m, layer, h.head));
+        f->k->to_f16(v + position % ATTENTION_PAGE * m->head_dim + h.from, x + h.head * m->head_dim + h.from - first, h.to - h.from);
+    }
+}
+
+/* Rows [first, end) of a matrix that r stands for. */
+struct row_range {
+    uint32_t first, end;
+};
+
+static struct row_range rows_of(struct tile_range r, const struct weight *w)
+{
+    return (struct row_range){r.first * TILE_ROWS, least(r.last * TILE_ROWS, w->rows)};
+}
+
+/* x (tokens, w->rows) at the rows of r: w x + bias. */
+static void project(struct forward *f, const struct weight *w, const struct weight_vector *bias, struct tile_range r, float *x)
+{
+    struct row_range rows = rows_of(r, w);
+    product(f, w, r, x, w->rows, PRODUCT_STORE);
+    add_bias(f, bias, x + rows.first, w->rows, rows.first, rows.end);
+}
+
+/* My rows of V: chunk by chunk, straight to the pages. */
+static void project_v(struct forward *f, const struct batch *b, uint32_t layer, struct tile_range v)
+{
+    const struct model_layer *l = &f->m->layer[layer];
+    for (struct tile_range chunk = chunk_at(v.first, v.last); chunk.first < chunk.last; chunk = chunk_at(chunk.last, v.last)) {
+        uint32_t first = chunk.first * TILE_ROWS, end = first + product_chunk(f, &l->v, chunk, f->out[0]);
+        add_bias(f, &l->v_bias, f->out[0], CHUNK_ROWS, first, end);
+        for (const struct batch_run *run = b->runs; run < b->runs + b->run_count; run++)
+            for (uint32_t i = 0; i < run->count; i++)
+                store_v(f, run, run->position + i, layer, f->out[0] + (size_t)(run->first_row + i) * CHUNK_ROWS, first, end);
+    }
+}
+
+/* My rows of Wq, Wk and Wv. */
+struct qkv_share {
+    struct tile_range q, k, v;
+};
+
+/* Units of `unit` tiles as tiles of a matrix that has `tiles`. */
+static struct tile_range tiles_of_units(struct tile_range units, uint32_t unit, uint32_t tiles)
+{
+    return (struct tile_range){least(units.first * unit, tiles), least(units.last * unit, tiles)};
+}
+
+/* Tiles that stay in one rank: as many as make whole heads where heads are normalised. */
+static uint32_t qkv_unit(const struct model *m, const struct model_layer *l)
+{
+    uint32_t rows = m->head_dim;
+    if (l->q_norm.count != m->head_dim)
+        return 1;
+    while (rows % TILE_ROWS != 0)
+        rows += m->head_dim;
+    return rows / TILE_ROWS;
+}
+
+/* Wq, Wk and Wv count as one matrix, split evenly: a rank may own parts of several, or nothing. */
+static struct qkv_share share_qkv(const struct forward *f, const struct model_layer *l)
+{
+    uint32_t unit = qkv_unit(f->m, l), q_tiles = tiles_of(l->q.rows), kv_tiles = tiles_of(l->k.rows);
+    uint32_t q = (q_tiles + unit - 1) / unit, kv = (kv_tiles + unit - 1) / unit;
+    struct tile_range mine = share_of(f, q + 2 * kv);
+    return (struct qkv_share){
+        .q = tiles_of_units(within(mine, 0, q), unit, q_tiles),
+        .k = tiles_of_units(within(mine, q, kv), unit, kv_tiles),
+        .v = tiles_of_units(within(mine, q + kv, kv), unit, kv_tiles),
+    };
+}
+
+void forward_qkv(struct forward *f, const struct batch *b, uint32_t layer)
+{
+    const struct model_layer *l = &f->m->layer[layer];
+    struct qkv_share mine = share_qkv(f, l);
+    struct row_range q = rows_of(mine.q, &l->q), k = rows_of(mine.k, &l->k);
+    project(f, &l->q, &l->q_bias, mine.q, f->shared.q);
+    project(f, &l->k, &l->k_bias, mine.k, f->shared.k);
+    project_v(f, b, layer, mine.v);
     for (const struct batch_run *run = b->runs; run < b->runs + b->run_count; run++)
         for (uint32_t i = 0; i < run->count; i++) {
             uint32_t position = run->position + i;
-            const float *row = x + (size_t)(run->first_row + i) * CHUNK_ROWS;
-            for (struct head_rows h = head_rows_at(first, end, m->head_dim); h.from < h.to; h = next_head(h, end, m->head_dim)) {
-                uint16_t *v = (uint16_t *)(void *)(page_of(run, position) + model_page_v_offset(m, layer, h.head));
-                f->k->to_f16(v + position % ATTENTION_PAGE * m->head_dim + h.from, row + h.head * m->head_dim + h.from - first,
-                             h.to - h.from);
-            }
+            float *q_row = f->shared.q + (size_t)(run->first_row + i) * l->q.rows + q.first;
+            float *k_row = f->shared.k + (size_t)(run->first_row + i) * l->k.rows + k.first;
+            norm_heads(f, &l->q_norm, q_row, q.first, q.end);
+            rotate(f, layer, position, q_row, q.first, q.end);
+            norm_heads(f, &l->k_norm, k_row, k.first, k.end);
+            rotate(f, layer, position, k_row, k.first, k.end);
+            store_k(f, run, position, layer, k_row, k.first, k.end);
         }
-}
-
-/* Wq, Wk and Wv count as one matrix of row tiles, split evenly: a rank may own parts of several, or nothing. */
-void forward_qkv(struct forward *f, const struct batch *b, uint32_t layer)
-{
-    const struct model *m = f->m;
-    const struct model_layer *l = &m->layer[layer];
-    uint32_t q_tiles = tiles_of(l->q.rows), kv_tiles = tiles_of(l->k.rows);
-    struct tile_range mine = share_of(f, q_tiles + 2 * kv_tiles);
-
-    struct tile_range q = within(mine, 0, q_tiles);
-    product(f, &l->q, q, f->shared.q, l->q.rows, PRODUCT_STORE);
-    if (q.first < q.last) {
-        uint32_t first = q.first * TILE_ROWS, end = q.last * TILE_ROWS < l->q.rows ? q.last * TILE_ROWS : l->q.rows;
-        rotate(f, b, f->shared.q + first, l->q.rows, first, end);
-    }
-
-    struct tile_range k = within(mine, q_tiles, kv_tiles);
-    for (struct tile_range chunk = chunk_at(k.first, k.last); chunk.first < chunk.last; chunk = chunk_at(chunk.last, k.last)) {
-        uint32_t first = chunk.first * TILE_ROWS, end = first + product_chunk(f, &l->k, chunk, f->out[0]);
-        rotate(f, b, f->out[0], CHUNK_ROWS, first, end);
-        store_k(f, b, layer, f->out[0], first, end);
-    }
-
-    struct tile_range v = within(mine, q_tiles + kv_tiles, kv_tiles);
-    for (struct tile_range chunk = chunk_at(v.first, v.last); chunk.first < chunk.last; chunk = chunk_at(chunk.last, v.last)) {
-        uint32_t first = chunk.first * TILE_ROWS, end = first + product_chunk(f, &l->v, chunk, f->out[0]);
-        store_v(f, b, layer, f->out[0], first, end);
-    }
 }
 
 /* ---- attention ---- */
 
-/* Positions that `queries` queries from `position` on look at, together. */
-static uint64_t attention_cost(uint32_t position, uint32_t queries)
+/* Positions that the queries at positions [0, end) look at, together. */
+static uint64_t seen_before(uint32_t end, uint32_t window)
 {
-    return (uint64_t)queries * (position + 1) + (uint64_t)queries * (queries - 1) / 2;
+    uint64_t ramp = window && end > window ? window : end;
+    return ramp * (ramp + 1) / 2 + (end - ramp) * window;
+}
+
+/* Positions that `queries` queries from `position` on look at, together. */
+static uint64_t attention_cost(uint32_t position, uint32_t queries, uint32_t window)
+{
+    return seen_before(position + queries, window) - seen_before(position, window);
 }
 
 /* One unit: `heads` query heads from `head` on, which share kv_head, for queries [from, from + queries) of a run. */
@@ -413,7 +496,9 @@ static void attend_unit(struct forward *f, const struct batch_run *run, uint32_t
         .first = run->position + from,
         .heads = heads,
         .head_dim = m->head_dim,
+        .window = model_window(m, layer),
         .scale = m->attn_scale,
+        .softcap = m->attn_softcap,
         .pages = (const uint8_t *const *)run->pages,
         .k_offset = model_page_k_offset(m, layer, kv_head),
         .v_offset = model_page_v_offset(m, layer, kv_head),
@@ -429,10 +514,10 @@ static void attend_unit(struct forward *f, const struct batch_run *run, uint32_t
 void forward_attend(struct forward *f, const struct batch *b, uint32_t layer)
 {
     const struct model *m = f->m;
-    uint32_t group = m->heads / m->kv_heads;
+    uint32_t group = m->heads / m->kv_heads, window = model_window(m, layer);
     uint64_t total = 0, before = 0;
     for (uint32_t r = 0; r < b->run_count; r++)
-        total += attention_cost(b->runs[r].position, b->runs[r].count) * m->heads;
+        total += attention_cost(b->runs[r].position, b->runs[r].count, window) * m->heads;
 
     for (const struct batch_run *run = b->runs; run < b->runs + b->run_count; run++)
         for (uint32_t first = 0, heads; first < m->heads; first += heads) {
@@ -440,7 +525,7 @@ void forward_attend(struct forward *f, const struct batch *b, uint32_t layer)
             heads = left < ATTENTION_MAX_HEADS ? left : ATTENTION_MAX_HEADS;
             for (uint32_t from = 0, queries; from < run->count; from += queries) {
                 queries = run->count - from < QUERY_BLOCK ? run->count - from : QUERY_BLOCK;
-                uint64_t cost = attention_cost(run->position + from, queries) * heads;
+                uint64_t cost = attention_cost(run->position + from, queries, window) * heads;
                 if ((2 * before + cost) * f->ranks / (2 * total) == f->rank)
                     attend_unit(f, run, layer, kv_head, first, heads, from, queries);
                 before += cost;

@@ -2,8 +2,8 @@
  * forward: one step of the network over a batch of tokens of several sequences, shared by the ranks of a group.
  *
  * Every rank calls forward_run with the same batch. hidden, qkv, attn and act are shared by all ranks; each rank writes
- * only its own rows (or its own units of attention) and meets the others five times a layer: after QKV, attention,
- * output, gate/up and down. Norms and quantisation are recomputed by every rank into private memory.
+ * only its own rows (or its own units of attention) and meets the others after QKV, attention, output, gate/up and down,
+ * and where a norm needs what several of them computed. Norms and quantisation are recomputed by every rank into private memory.
  * No allocation, no system call but those of meet.
  *
  * The result never depends on the number of ranks, the neighbours in the batch, or how a prompt was cut into chunks, unless
@@ -37,8 +37,10 @@ struct batch {
 struct shared_buffers {
     float *hidden; /* (capacity, dim): the residual stream */
     float *q;      /* (capacity, heads * head_dim) */
+    float *k;      /* (capacity, kv_heads * head_dim): keys on their way to the pages */
     float *attn;   /* (capacity, heads * head_dim) */
-    float *act;    /* (capacity, ffn) */
+    float *branch; /* (capacity, dim): what a half of a layer adds, before its norm; of models that have such a norm */
+    float *act;    /* (capacity, ffn); of a mixture (capacity * experts_used, expert_ffn) */
     float *logits; /* (logit_rows, vocab rounded up to 16) */
 };
 

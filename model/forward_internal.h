@@ -37,7 +37,7 @@ struct forward {
     struct activations in; /* the inputs of the products that come next */
 };
 
-/* hidden[t] = embedding of token t, for every ranks-th token. */
+/* hidden[t] = embedding of token t, scaled, and its learned position where the model has those; for every ranks-th token. */
 void forward_embed(struct forward *f, const struct batch *b);
 
 /* The next inputs: rms_norm(hidden) * weight, all rows. */
@@ -46,10 +46,13 @@ void forward_take_normed(struct forward *f, const struct batch *b, const struct 
 /* The next inputs: rows of a shared buffer of `cols` columns, all rows. */
 void forward_take(struct forward *f, const struct batch *b, const float *x, uint32_t cols);
 
-/* My rows of q, k and v: q, rotated, into shared q; k, rotated, and v as f16 into the pages. Reads the inputs. */
+/*
+ * My rows of q, k and v, with their biases and with heads normalised where the model does that: q, rotated, into shared q;
+ * k, rotated, and v as f16 into the pages. Reads the inputs.
+ */
 void forward_qkv(struct forward *f, const struct batch *b, uint32_t layer);
 
-/* My units of softmax(scale q k') v over the positions of each sequence so far: shared q and pages into shared attn. */
+/* My units of softmax(scale q k') v over the positions of each sequence so far, or in its window: shared q and pages into shared attn. */
 void forward_attend(struct forward *f, const struct batch *b, uint32_t layer);
 
 /* hidden += w x, my rows. Reads the inputs. */

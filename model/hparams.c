@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "model/arch.h"
+
 /* X(member of struct model, key, least, most): the counts that a file states, with what this build can serve */
 #define COUNTS(X)                                                  \
     X(layers, "block_count", 1, MODEL_MAX_LAYERS)                  \
@@ -82,6 +84,45 @@ static float number_or(struct reader *r, const char *suffix, float otherwise)
     return value;
 }
 
+/* A list of the layers that have a window: good when it says what the family's period says. */
+static void check_listed_windows(struct reader *r, uint32_t period)
+{
+    const uint8_t *windowed = NULL;
+    uint64_t count = 0;
+    r->err = gguf_get_array(r->g, r->key, true, GGUF_BOOL, &windowed, &count, r->why);
+    bool periodic = r->err == OK && count == r->layers;
+    for (uint64_t i = 0; periodic && i < count; i++)
+        periodic = (windowed[i] != 0) == (period == MODEL_WINDOW_ALWAYS || (i + 1) % period != 0);
+    if (r->err == OK && !periodic)
+        r->err = because(r->why, ERR_UNSUPPORTED, "\"%s\": key \"%s\" has windows in other layers than this build can serve", r->path, r->key);
+}
+
+static void read_window(struct reader *r, struct model *m)
+{
+    uint32_t period = arch_numbered(m->arch)->window_period;
+    if (period == 0)
+        return;
+    m->window = count_or(r, "attention.sliding_window", 0);
+    if (m->window == 0 || !names_key(r, "attention.sliding_window_pattern"))
+        return;
+    m->window_period = period;
+    if (gguf_is_array(r->g, r->key))
+        check_listed_windows(r, period);
+    else
+        m->window_period = count_or(r, "attention.sliding_window_pattern", period);
+}
+
+static void read_experts(struct reader *r, struct model *m)
+{
+    m->experts = count_or(r, "expert_count", 0);
+    if (m->experts == 0)
+        return;
+    m->experts_used = count_of(r, "expert_used_count");
+    m->expert_ffn = count_or(r, "expert_feed_forward_length", m->ffn);
+    if (r->err == OK && count_or(r, "expert_shared_count", 0) > 0)
+        r->err = because(r->why, ERR_UNSUPPORTED, "\"%s\": key \"%s\": experts that every token asks are not supported", r->path, r->key);
+}
+
 static void read_attention(struct reader *r, struct model *m)
 {
     m->heads = count_of(r, "attention.head_count");
@@ -95,11 +136,21 @@ static void read_attention(struct reader *r, struct model *m)
                          r->path, m->head_dim, value_dim);
     if (m->head_dim > 0)
         m->attn_scale = 1.0f / sqrtf((float)m->head_dim);
+    m->attn_softcap = number_or(r, "attn_logit_softcapping", 0.0f);
+    m->logit_softcap = number_or(r, "final_logit_softcapping", 0.0f);
 }
 
-/* Scaling by "rope_freqs.weight" (Llama 3) is no key: model_build reads that tensor. */
+static bool kind_is(struct gguf_string kind, const char *name)
+{
+    return kind.length == strlen(name) && memcmp(kind.at, name, kind.length) == 0;
+}
+
+/* Factors of single pairs (Llama 3, longrope) are no keys: model_build reads those tensors. */
 static void read_rope(struct reader *r, struct model *m)
 {
+    m->rope_magnitude = m->rope_factor = 1.0f;
+    if (arch_numbered(m->arch)->learned_positions)
+        return;
     m->rope_pairs = count_or(r, "rope.dimension_count", m->head_dim) / 2;
     m->rope_base = number_or(r, "rope.freq_base", 10000.0f);
     m->rope_factor = number_or(r, "rope.scale_linear", 1.0f); /* what files said before rope.scaling.* */
@@ -108,10 +159,12 @@ static void read_rope(struct reader *r, struct model *m)
     if (!names_key(r, "rope.scaling.type"))
         return;
     r->err = gguf_get_string(r->g, r->key, false, &kind, r->why);
-    if (kind.length == 6 && memcmp(kind.at, "linear", 6) == 0)
+    m->rope_magnitude = number_or(r, "rope.scaling.attn_factor", 1.0f);
+    m->context_original = count_or(r, "rope.scaling.original_context_length", 0);
+    if (kind_is(kind, "linear"))
         m->rope_factor = number_or(r, "rope.scaling.factor", 1.0f);
-    else if (r->err == OK && kind.length != 0 && !(kind.length == 4 && memcmp(kind.at, "none", 4) == 0))
-        r->err = because(r->why, ERR_UNSUPPORTED, "\"%s\": RoPE scaling \"%.*s\" is not supported; none, linear and Llama 3's are",
+    else if (r->err == OK && kind.length != 0 && !kind_is(kind, "none") && !kind_is(kind, "longrope"))
+        r->err = because(r->why, ERR_UNSUPPORTED, "\"%s\": RoPE scaling \"%.*s\" is not supported; none, linear, longrope and Llama 3's are",
                          r->path, (int)(kind.length < 32 ? kind.length : 32), kind.at);
 }
 
@@ -130,12 +183,14 @@ enum err hparams_read(struct model *m, const struct gguf *g, const char *path, u
     m->layers = r.layers = count_of(&r, "block_count");
     m->dim = count_of(&r, "embedding_length");
     m->ffn = count_of(&r, "feed_forward_length");
-    m->rms_eps = number_or(&r, "attention.layer_norm_rms_epsilon", 1e-5f);
+    m->norm_eps = number_or(&r, "attention.layer_norm_epsilon", 1e-5f);
+    m->norm_eps = number_or(&r, "attention.layer_norm_rms_epsilon", m->norm_eps);
+    m->embed_scale = 1.0f;
     read_attention(&r, m);
+    read_window(&r, m);
+    read_experts(&r, m);
     read_rope(&r, m);
     read_context(&r, m, context);
-    if (r.err == OK && count_or(&r, "expert_count", 0) > 0)
-        return because(why, ERR_UNSUPPORTED, "\"%s\" is a mixture of experts (key \"%s\"), which is not supported yet", path, r.key);
     return r.err;
 }
 
@@ -156,8 +211,61 @@ static enum err check_counts(const struct model *m, const char *source, struct w
     return OK;
 }
 
+static enum err check_mixture(const struct model *m, const char *source, struct why *why)
+{
+    bool mixture = arch_numbered(m->arch)->mixture;
+    if (!mixture && m->experts == 0 && m->experts_used == 0 && m->expert_ffn == 0)
+        return OK;
+    if (!mixture || m->experts < 1 || m->experts > MODEL_MAX_EXPERTS || m->experts_used < 1 || m->experts_used > m->experts)
+        return because(why, ERR_UNSUPPORTED, "\"%s\": %u experts of which a token asks %u; up to %d can be served", source, m->experts,
+                       m->experts_used, MODEL_MAX_EXPERTS);
+    if (m->expert_ffn < 1 || m->expert_ffn > MODEL_MAX_FFN)
+        return because(why, ERR_UNSUPPORTED, "\"%s\": expert_feed_forward_length is %u; 1 to %d can be served", source, m->expert_ffn,
+                       MODEL_MAX_FFN);
+    return OK;
+}
+
+static enum err check_window(const struct model *m, const char *source, struct why *why)
+{
+    bool may = arch_numbered(m->arch)->window_period != 0;
+    if (m->window == 0 ? m->window_period != 0 : !may || m->window_period < 2)
+        return because(why, ERR_UNSUPPORTED, "\"%s\": a window of %u positions in all but one of %u layers cannot be served", source,
+                       m->window, m->window_period);
+    return OK;
+}
+
+static bool between(float value, float least, float most)
+{
+    return value >= least && value <= most; /* and no NaN */
+}
+
+static enum err check_rope(const struct model *m, const char *source, struct why *why)
+{
+    if (!(m->rope_base > 1.0f && m->rope_base < 1e12f) || !(m->rope_factor > 1e-3f && m->rope_factor < 1e6f))
+        return because(why, ERR_FORMAT, "\"%s\": RoPE base %g or factor %g out of bounds", source, (double)m->rope_base,
+                       (double)m->rope_factor);
+    if (m->rope_base_windowed != 0.0f && !(m->rope_base_windowed > 1.0f && m->rope_base_windowed < 1e12f))
+        return because(why, ERR_FORMAT, "\"%s\": RoPE base %g of layers with a window is out of bounds", source, (double)m->rope_base_windowed);
+    if (!between(m->rope_magnitude, 0.1f, 100.0f))
+        return because(why, ERR_FORMAT, "\"%s\": RoPE attention factor %g out of bounds", source, (double)m->rope_magnitude);
+    return OK;
+}
+
+static enum err check_scales(const struct model *m, const char *source, struct why *why)
+{
+    if (!(m->attn_scale > 0.0f && m->attn_scale <= 1.0f))
+        return because(why, ERR_FORMAT, "\"%s\": attention scale %g out of bounds", source, (double)m->attn_scale);
+    if (!between(m->embed_scale, 1e-3f, 1e6f))
+        return because(why, ERR_FORMAT, "\"%s\": embedding scale %g out of bounds", source, (double)m->embed_scale);
+    if (!between(m->attn_softcap, 0.0f, 1e6f) || !between(m->logit_softcap, 0.0f, 1e6f))
+        return because(why, ERR_FORMAT, "\"%s\": caps of %g and %g for attention scores and logits are out of bounds", source,
+                       (double)m->attn_softcap, (double)m->logit_softcap);
+    return OK;
+}
+
 enum err hparams_check(const struct model *m, const char *source, struct why *why)
 {
+    const struct architecture *arch = arch_numbered(m->arch);
     enum err err = check_counts(m, source, why);
     if (err != OK)
         return err;
@@ -165,14 +273,14 @@ enum err hparams_check(const struct model *m, const char *source, struct why *wh
         return because(why, ERR_FORMAT, "\"%s\": %u heads cannot share %u key-value heads evenly", source, m->heads, m->kv_heads);
     if (m->head_dim % 2 != 0)
         return because(why, ERR_UNSUPPORTED, "\"%s\": heads of %u dimensions; only even ones can be rotated", source, m->head_dim);
-    if (m->rope_pairs < 1 || m->rope_pairs > m->head_dim / 2)
+    if (arch->learned_positions ? m->rope_pairs != 0 : m->rope_pairs < 1 || m->rope_pairs > m->head_dim / 2)
         return because(why, ERR_FORMAT, "\"%s\": %u rotated pairs in heads of %u dimensions", source, m->rope_pairs, m->head_dim);
-    if (!(m->rms_eps > 0.0f && m->rms_eps < 1.0f))
-        return because(why, ERR_FORMAT, "\"%s\": the epsilon of the norms is %g, not between 0 and 1", source, (double)m->rms_eps);
-    if (!(m->rope_base > 1.0f && m->rope_base < 1e12f) || !(m->rope_factor > 1e-3f && m->rope_factor < 1e6f))
-        return because(why, ERR_FORMAT, "\"%s\": RoPE base %g or factor %g out of bounds", source, (double)m->rope_base,
-                       (double)m->rope_factor);
-    if (!(m->attn_scale > 0.0f && m->attn_scale <= 1.0f))
-        return because(why, ERR_FORMAT, "\"%s\": attention scale %g out of bounds", source, (double)m->attn_scale);
-    return OK;
+    if (!(m->norm_eps > 0.0f && m->norm_eps < 1.0f))
+        return because(why, ERR_FORMAT, "\"%s\": the epsilon of the norms is %g, not between 0 and 1", source, (double)m->norm_eps);
+    err = check_mixture(m, source, why);
+    if (err == OK)
+        err = check_window(m, source, why);
+    if (err == OK && m->rope_pairs > 0)
+        err = check_rope(m, source, why);
+    return err == OK ? check_scales(m, source, why) : err;
 }

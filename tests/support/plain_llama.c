@@ -140,7 +140,7 @@ double plain_llama(const struct model *m, const struct gguf *g, const uint32_t *
         for (size_t i = 0; i < m->dim; i++)
             hidden[t * m->dim + i] = (double)embed[ids[t] * (size_t)m->dim + i];
     for (uint32_t layer = 0; layer < m->layers; layer++) {
-        norm(x, hidden, tensor(g, layer, "attn_norm"), count, m->dim, (double)m->rms_eps);
+        norm(x, hidden, tensor(g, layer, "attn_norm"), count, m->dim, (double)m->norm_eps);
         multiply(q, x, tensor(g, layer, "attn_q"), count, q_dim, m->dim, false);
         multiply(k, x, tensor(g, layer, "attn_k"), count, kv_dim, m->dim, false);
         multiply(v, x, tensor(g, layer, "attn_v"), count, kv_dim, m->dim, false);
@@ -151,14 +151,14 @@ double plain_llama(const struct model *m, const struct gguf *g, const uint32_t *
         attend(attn, q, k, v, m, count);
         multiply(hidden, attn, tensor(g, layer, "attn_output"), count, m->dim, q_dim, true);
 
-        norm(x, hidden, tensor(g, layer, "ffn_norm"), count, m->dim, (double)m->rms_eps);
+        norm(x, hidden, tensor(g, layer, "ffn_norm"), count, m->dim, (double)m->norm_eps);
         multiply(gate, x, tensor(g, layer, "ffn_gate"), count, m->ffn, m->dim, false);
         multiply(up, x, tensor(g, layer, "ffn_up"), count, m->ffn, m->dim, false);
         for (size_t i = 0; i < (size_t)count * m->ffn; i++)
             gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i];
         multiply(hidden, gate, tensor(g, layer, "ffn_down"), count, m->dim, m->ffn, true);
     }
-    norm(x, hidden, tensor(g, UINT32_MAX, "output_norm.weight"), count, m->dim, (double)m->rms_eps);
+    norm(x, hidden, tensor(g, UINT32_MAX, "output_norm.weight"), count, m->dim, (double)m->norm_eps);
     float *head = tensor(g, UINT32_MAX, "output.weight");
     multiply(gate, x, head ? head : tensor(g, UINT32_MAX, "token_embd.weight"), count, m->vocab, m->dim, false);
     for (size_t i = 0; i < (size_t)count * m->vocab; i++)

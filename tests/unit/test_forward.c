@@ -20,6 +20,7 @@
 #include <stdarg.h>
 #include <cmocka.h>
 
+#include "tests/support/golden.h"
 #include "tests/support/model_rig.h"
 #include "tests/support/plain_llama.h"
 
@@ -31,145 +32,19 @@ static float *logits_for(const struct rig *rig, uint32_t tokens)
     return logits;
 }
 
-/* ---- goldens ---- */
+/* ---- goldens of Llama; those of other families: test_arch.c ---- */
 
-struct bounds {
-    double logit;      /* each of logits_last and of the stored top 20 */
-    double top_rms;    /* of the stored top 20, by prompt */
-    double logprob;    /* each */
-    double greedy_gap; /* where the gap is wider the choice must agree */
-};
-
-static const struct bounds with_float_weights = {.logit = 0.01, .top_rms = 0.002, .logprob = 0.01, .greedy_gap = 0.01};
-static const struct bounds with_8_bit_activations = {.logit = 0.8, .top_rms = 0.2, .logprob = 0.8, .greedy_gap = 0.5};
-static const struct bounds of_a_real_model = {.logit = 1.5, .top_rms = 0.48, .logprob = 1.1, .greedy_gap = 0.7};
-
-struct worst {
-    double logit, top_rms, logprob, greedy_gap;
-};
-
-static void note(double *worst, double value)
-{
-    if (!(value <= *worst))
-        *worst = value;
-}
-
-static double log_sum_exp(const float *x, uint32_t n)
-{
-    double max = -INFINITY, sum = 0;
-    for (uint32_t i = 0; i < n; i++)
-        max = x[i] > max ? x[i] : max;
-    for (uint32_t i = 0; i < n; i++)
-        sum += exp(x[i] - max);
-    return max + log(sum);
-}
-
-static uint32_t largest(const float *x, uint32_t n)
-{
-    uint32_t best = 0;
-    for (uint32_t i = 1; i < n; i++)
-        best = x[i] > x[best] ? i : best;
-    return best;
-}
-
-static double number(const json_t *array, size_t i)
-{
-    return json_number_value(json_array_get(array, i));
-}
-
-/* Prompt and greedy continuation as one list of tokens. */
-static uint32_t all_tokens(const json_t *prompt, uint32_t ids[2048])
-{
-    const json_t *lists[] = {json_object_get(prompt, "ids"), json_object_get(json_object_get(prompt, "greedy"), "ids")};
-    uint32_t count = 0;
-    for (uint32_t l = 0; l < 2; l++)
-        for (size_t i = 0; i < json_array_size(lists[l]) && count < 2048; i++)
-            ids[count++] = (uint32_t)json_integer_value(json_array_get(lists[l], i));
-    return count;
-}
-
-static void compare_prompt(const struct rig *rig, const json_t *prompt, const float *logits, struct worst *worst)
-{
-    uint32_t vocab = rig->m.vocab, n = (uint32_t)json_integer_value(json_object_get(prompt, "n"));
-    const json_t *last = json_object_get(prompt, "logits_last"), *position, *ids = json_object_get(prompt, "ids");
-    for (size_t i = 0; i < json_array_size(last); i++)
-        note(&worst->logit, fabs(logits[(n - 1) * vocab + i] - number(last, i)));
-
-    size_t index, count = 0;
-    double squares = 0;
-    json_array_foreach(json_object_get(prompt, "positions"), index, position) {
-        const float *row = logits + (size_t)json_integer_value(json_object_get(position, "pos")) * vocab;
-        const json_t *top = json_object_get(position, "top");
-        for (size_t i = 0; i < json_array_size(top); i++, count++) {
-            double difference = row[json_integer_value(json_array_get(json_array_get(top, i), 0))] - number(json_array_get(top, i), 1);
-            note(&worst->logit, fabs(difference));
-            squares += difference * difference;
-        }
-    }
-    assert_true(count >= 60);
-    note(&worst->top_rms, sqrt(squares / (double)count));
-
-    const json_t *logprobs = json_object_get(prompt, "logprobs");
-    assert_int_equal(json_array_size(logprobs), n - 1);
-    for (uint32_t t = 1; t < n; t++) {
-        const float *row = logits + (size_t)(t - 1) * vocab;
-        double logprob = row[json_integer_value(json_array_get(ids, t))] - log_sum_exp(row, vocab);
-        note(&worst->logprob, fabs(logprob - number(logprobs, t - 1)));
-    }
-
-    const json_t *greedy = json_object_get(prompt, "greedy");
-    for (uint32_t i = 0; i < json_array_size(json_object_get(greedy, "ids")); i++)
-        if (largest(logits + (size_t)(n - 1 + i) * vocab, vocab) != (uint32_t)number(json_object_get(greedy, "ids"), i))
-            note(&worst->greedy_gap, number(json_object_get(greedy, "gap"), i));
-}
-
-static void compare_with_golden(const char *file, const char *golden, const struct bounds *bounds, uint32_t max_tokens)
-{
-    static struct rig rig;
-    char path[512];
-    if (!rig_find(golden, path) || !rig_open(&rig, file, 0))
-        skip();
-    json_t *root = json_load_file(path, 0, NULL), *prompt;
-    assert_non_null(root);
-    struct engine e = engine_open(&rig, kernels_choose(NULL), 1);
-    struct worst worst = {0};
-    size_t index;
-    uint32_t compared = 0;
-    json_array_foreach(json_object_get(root, "prompts"), index, prompt) {
-        if (json_integer_value(json_object_get(prompt, "n")) > max_tokens)
-            continue;
-        uint32_t ids[2048], count = all_tokens(prompt, ids);
-        float *logits = logits_for(&rig, count);
-        struct sequence s = sequence_make(&rig, ids, count);
-        engine_feed(&e, &s, RIG_CAPACITY, logits);
-        compare_prompt(&rig, prompt, logits, &worst);
-        sequence_free(&s);
-        free(logits);
-        compared++;
-    }
-    print_message("%s: logit %.3g, top-20 rms %.3g, log-prob %.3g, widest gap at another choice %.3g\n", file, worst.logit,
-                  worst.top_rms, worst.logprob, worst.greedy_gap);
-    assert_true(compared > 0);
-    assert_true(worst.logit <= bounds->logit);
-    assert_true(worst.top_rms <= bounds->top_rms);
-    assert_true(worst.logprob <= bounds->logprob);
-    assert_true(worst.greedy_gap <= bounds->greedy_gap);
-    json_decref(root);
-    engine_close(&e);
-    rig_close(&rig);
-}
-
-#define LLAMA(type, bounds)                                                                                          \
+#define LLAMA(type, limit)                                                                                           \
     static void llama_##type##_agrees_with_its_golden(void **state)                                                  \
     {                                                                                                                \
         (void)state;                                                                                                 \
-        compare_with_golden("tiny/llama/model-" #type ".gguf", "tiny/llama/golden-" #type ".json", &(bounds), 1000); \
+        golden_compare(&(struct golden){"tiny/llama/model-" #type ".gguf", "tiny/llama/golden-" #type ".json", .bounds = &(limit)}); \
     }
-#define LLAMA_K(type, bounds)                                                                                            \
+#define LLAMA_K(type, limit)                                                                                            \
     static void llama_k_##type##_agrees_with_its_golden(void **state)                                                    \
     {                                                                                                                    \
         (void)state;                                                                                                     \
-        compare_with_golden("tiny/llama-k/model-" #type ".gguf", "tiny/llama-k/golden-" #type ".json", &(bounds), 1000); \
+        golden_compare(&(struct golden){"tiny/llama-k/model-" #type ".gguf", "tiny/llama-k/golden-" #type ".json", .bounds = &(limit)}); \
     }
 
 LLAMA(f32, with_float_weights)
@@ -197,7 +72,18 @@ LLAMA_K(iq4_xs, with_8_bit_activations)
 static void smollm2_agrees_with_its_golden(void **state)
 {
     (void)state;
-    compare_with_golden("models/smollm2.gguf", "real/smollm2-135m-instruct-q4_1.json", &of_a_real_model, 100);
+    golden_compare(&(struct golden){"models/smollm2.gguf", "real/smollm2-135m-instruct-q4_1.json", .bounds = &of_a_real_model, .max_tokens = 100});
+}
+
+static void note(double *worst, double value)
+{
+    if (!(value <= *worst))
+        *worst = value;
+}
+
+static double number(const json_t *array, size_t i)
+{
+    return json_number_value(json_array_get(array, i));
 }
 
 /* ---- what rounding K and V to f16 does, and that nothing else is done ---- */
@@ -224,7 +110,7 @@ static void only_the_rounding_of_k_and_v_parts_us_from_the_golden(void **state)
     for (size_t i = 0; i < 2; i++) { /* 5 and 40 tokens */
         const json_t *prompt = json_array_get(json_object_get(root, "prompts"), i), *last = json_object_get(prompt, "logits_last");
         uint32_t ids[2048], n = (uint32_t)json_integer_value(json_object_get(prompt, "n")), vocab = rig.m.vocab;
-        all_tokens(prompt, ids);
+        golden_tokens(prompt, ids);
         float *plain = logits_for(&rig, n), *ours = logits_for(&rig, n);
         plain_llama(&rig.m, rig.g, ids, n, NULL, plain);
         for (uint32_t v = 0; v < vocab; v++)
@@ -346,7 +232,8 @@ static void feed_alone(struct alone *a)
 }
 
 static const char *const batch_files[] = {"tiny/llama/model-f32.gguf", "tiny/llama/model-q8_0.gguf", "tiny/llama-k/model-q4_1.gguf",
-                                          "tiny/llama/model-f16.gguf", "tiny/llama-k/model-q4_k_m.gguf"};
+                                          "tiny/llama/model-f16.gguf", "tiny/llama-k/model-q4_k_m.gguf",
+                                          "tiny/qwen2/model-q8_0.gguf", "tiny/qwen3/model-f32.gguf", "tiny/phi3/model-q4_0.gguf"};
 enum { BATCH_FILES = sizeof batch_files / sizeof *batch_files };
 static struct alone *companies[BATCH_FILES];
 static uint32_t company_count;

@@ -1,0 +1,62 @@
+/*
+ * The families of models: each against the goldens of an independent implementation, in float32 and quantised, and what their
+ * files must not say. Bounds: tests/support/golden.h; that batches, ranks and kernel sets change no bit: test_forward.c.
+ */
+#include "model/arch.h"
+
+#include <string.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <cmocka.h>
+
+#include "tests/support/golden.h"
+
+static void agrees_with_its_golden(void **state)
+{
+    golden_compare(*state);
+}
+
+#define GOLDEN(family, type, limit)                                                                             \
+    {                                                                                                           \
+        "tiny/" family "/model-" type ".gguf", "tiny/" family "/golden-" type ".json", .bounds = &(limit)       \
+    }
+
+static struct golden goldens[] = {
+    GOLDEN("mistral", "f32", with_float_weights),
+    GOLDEN("qwen2", "f32", with_float_weights),
+    GOLDEN("qwen2", "q8_0", with_8_bit_activations),
+    GOLDEN("qwen2", "q4_0", with_8_bit_activations),
+    GOLDEN("qwen3", "f32", with_float_weights),
+    GOLDEN("qwen3", "q8_0", with_8_bit_activations),
+    {"tiny/phi3/model-f32.gguf", "tiny/phi3/golden-f32.json", .bounds = &with_float_weights, .context = 256, .rope_factors = "short"},
+    {"tiny/phi3/model-f32.gguf", "tiny/phi3/golden-f32.json", .bounds = &with_float_weights, .rope_factors = "long"},
+    {"tiny/phi3/model-q4_0.gguf", "tiny/phi3/golden-q4_0.json", .bounds = &with_8_bit_activations, .context = 256, .rope_factors = "short"},
+};
+enum { GOLDENS = sizeof goldens / sizeof *goldens };
+
+static void every_number_has_one_family_and_every_name_is_listed(void **state)
+{
+    (void)state;
+    char known[256];
+    arch_list(known, sizeof known);
+    for (uint32_t id = ARCH_LLAMA; id <= ARCH_QWEN3MOE; id++) {
+        const struct architecture *a = arch_numbered(id);
+        if (!a)
+            continue;
+        assert_int_equal(a->id, id);
+        assert_non_null(strstr(known, a->name));
+        assert_ptr_equal(arch_named((struct gguf_string){a->name, strlen(a->name)}, a->mixture), a);
+    }
+    assert_null(arch_numbered(0));
+    assert_null(arch_named((struct gguf_string){"llam", 4}, false));
+}
+
+int main(void)
+{
+    struct CMUnitTest tests[GOLDENS + 1];
+    for (uint32_t i = 0; i < GOLDENS; i++)
+        tests[i] = (struct CMUnitTest){.name = goldens[i].model, .test_func = agrees_with_its_golden, .initial_state = &goldens[i]};
+    tests[GOLDENS] = (struct CMUnitTest)cmocka_unit_test(every_number_has_one_family_and_every_name_is_listed);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
