@@ -22,7 +22,7 @@ ifeq ($(origin CC),default)
 CC := gcc
 endif
 
-# ---- variants: release, debug, coverage, san-address, san-undefined, san-thread --------------------------------------
+# ---- variants: release, debug, coverage, faults, san-address, san-undefined, san-thread --------------------------------------
 
 ifeq ($(VARIANT),release)
 CFLAGS ?= -O2 -g -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -fstack-protector-strong
@@ -31,12 +31,16 @@ CFLAGS ?= -Og -g3 -fno-omit-frame-pointer
 else ifeq ($(VARIANT),coverage)
 CFLAGS ?= -O0 -g
 variant_flags := --coverage
+else ifeq ($(VARIANT),faults)
+# As it is shipped, with the points of base/faults.def.
+CFLAGS ?= -O2 -g -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -fstack-protector-strong
+variant_flags := -DQUIRE_FAULTS
 else ifneq ($(filter san-address san-undefined san-thread,$(VARIANT)),)
 # Fortify stays off: it replaces the very calls that the sanitizers watch.
 CFLAGS ?= -O1 -g -fno-omit-frame-pointer -U_FORTIFY_SOURCE
 variant_flags := -fsanitize=$(VARIANT:san-%=%) -fno-sanitize-recover=all
 else
-$(error "$(VARIANT)" is no variant: use release, debug, coverage, or SAN=address, SAN=undefined, SAN=thread)
+$(error "$(VARIANT)" is no variant: use release, debug, coverage, faults, or SAN=address, SAN=undefined, SAN=thread)
 endif
 
 OUT := $(BUILD)/$(VARIANT)
@@ -113,9 +117,12 @@ endif
 # What the targets below build in passing is built on all cores, unless -j says otherwise.
 jobs = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc) --output-sync=target)
 
+# Both programs with the points of base/faults.def, for tests/faults.
+with_faults = $(MAKE) $(jobs) VARIANT=faults all
+
 # ---- targets for people; the sentences behind ## are `make help` -----------------------------------------------------
 
-.PHONY: all serve test check check-long debug bench deps deps-test deps-lint model lint format coverage clean help
+.PHONY: all serve test check check-kill check-long debug bench deps deps-test deps-lint model lint format coverage clean help
 .PHONY: tests benches
 
 PROGRAMS := $(if $(wildcard coordinator/main.c),$(BIN)/quire) $(if $(wildcard worker/main.c),$(BIN)/quire-worker)
@@ -133,12 +140,17 @@ serve: ## Installs, builds, gets the model and serves it on 127.0.0.1:8080; MODE
 	@exec $(BUILD)/quire serve -m $(model_file) $(if $(filter smollm2,$(MODEL)),--alias SmolLM2-135M-Instruct) --port $(PORT) $(ARGS)
 
 test: ## Runs every test after installing and building what it needs; its last line counts passed and failed.
-	@{ $(MAKE) deps && $(MAKE) deps-test && $(MAKE) $(jobs) all tests && $(MAKE) model; } || \
+	@{ $(MAKE) deps && $(MAKE) deps-test && $(MAKE) $(jobs) all tests && $(with_faults) && $(MAKE) model; } || \
 	    { echo "0 passed, 1 failed"; exit 1; }
 	@python3 tests/run_tests.py --build $(BIN) --programs $(TESTS)
 
 check: tests ## Runs the unit and kernel tests only, in seconds; SAN=address, undefined or thread watches them.
 	@python3 tests/run_tests.py --build $(BIN) --only-programs $(if $(SAN),--program-limit 900) --programs $(TESTS)
+
+check-kill: ## Kills workers and coordinator at every fault point in every phase; each time the same bytes must come.
+	@$(MAKE) $(jobs) all
+	@$(with_faults)
+	@QUIRE_LONG=1 QUIRE_ROOT=$(CURDIR) QUIRE_BUILD=$(abspath $(BUILD)) tests/faults/run_kill $(ARGS)
 
 check-long: ## Runs the unit tests under each sanitizer, then every suite in its long form.
 	@$(MAKE) deps
@@ -146,6 +158,7 @@ check-long: ## Runs the unit tests under each sanitizer, then every suite in its
 	@$(MAKE) model
 	@for san in address undefined thread; do echo "== $$san sanitizer" && $(MAKE) $(jobs) check SAN=$$san || exit 1; done
 	@$(MAKE) $(jobs) all tests
+	@$(with_faults)
 	@QUIRE_LONG=1 python3 tests/run_tests.py --build $(BIN) --programs $(TESTS)
 
 debug: ## Builds both programs for gdb under build/debug.

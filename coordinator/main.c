@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/fault.h"
 #include "coordinator/command.h"
 #include "coordinator/version.h"
 
@@ -66,6 +67,7 @@ int main(int argc, char **argv)
     }
     if (strcmp(argv[1], "help") == 0 || strcmp(argv[1], "--help") == 0)
         return help(argc - 1, argv + 1);
+    fault_open(UINT32_MAX, 0);
     const struct command *command = find(argv[1]);
     if (!command) {
         fprintf(stderr, "quire: there is no command \"%.60s\"; quire help lists them\n", argv[1]);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fault.h"
 #include "base/must.h"
 #include "coordinator/scheduler_internal.h"
 #include "shm/sequence_table.h"
@@ -435,9 +436,11 @@ static enum err take_row(struct scheduler *s, uint32_t group, struct flight *f, 
             return e;
         slot->tokens[q->n_tok] = q->tokens[q->n_tok] = drawn.token;
         q->n_tok++;
+        fault_point(FAULT_COORDINATOR_TOKEN_STORED);
     }
     q->n_kv = row->first + row->count;
     seal_pages(s, q);
+    fault_point(FAULT_COORDINATOR_SEALED);
     session_commit(slot, (struct session_progress){.tokens = q->n_tok, .kv = q->n_kv});
 
     if (row->flags & ROW_SCORE) {
@@ -453,7 +456,9 @@ static enum err take_row(struct scheduler *s, uint32_t group, struct flight *f, 
     if (q->state == SEQUENCE_PREFILL)
         sequence_move(q, SEQUENCE_DECODE);
     s->counters.generated++;
+    fault_point(FAULT_COORDINATOR_COMMITTED);
     bool stop = q->spec.events->token(q->spec.owner, &drawn);
+    fault_point(FAULT_COORDINATOR_TOLD);
     if (stop || is_stop(&q->spec.sampling, drawn.token))
         end_sequence(s, q, FINISH_STOP);
     else if (q->n_tok - q->prompt_tokens >= q->spec.max_tokens)
@@ -501,6 +506,8 @@ enum err scheduler_step_done(struct scheduler *s, uint32_t g, uint32_t epoch, ui
     s->counters.last_step_us = took;
     drop_oldest_flight(group, now);
     reclaim(s);
+    if (fault_point(FAULT_COORDINATOR_SOUND))
+        scheduler_must_be_sound(s);
     return OK;
 }
 

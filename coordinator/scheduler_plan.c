@@ -1,6 +1,7 @@
 /* What a step does: all decoding sequences, then as many prompt tokens as the bound on its time leaves. */
 #include <string.h>
 
+#include "base/fault.h"
 #include "base/must.h"
 #include "coordinator/scheduler_internal.h"
 #include "shm/sequence_table.h"
@@ -58,6 +59,7 @@ static bool have_pages(struct scheduler *s, struct sequence *q, uint32_t end)
         if (page == PAGE_NONE)
             return false;
         must(sequence_row_append(s->arena, q->slot, 0, page_pool_name(s->pool, page)) == OK);
+        fault_point(FAULT_COORDINATOR_PAGE_TAKEN);
     }
     scheduler_index_pages(s, q);
     return true;

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "base/must.h"
 #include "coordinator/worker_process.h"
@@ -260,8 +261,10 @@ void supervisor_send_plan(struct supervisor *s, uint32_t group, const struct ste
     const struct group_state *g = &s->groups[group];
     must(g->stage == GROUP_UP && plan->epoch == g->epoch);
     for (uint32_t i = g->first_rank; i < g->first_rank + g->rank_count; i++)
-        if (s->ranks[i].process)
+        if (s->ranks[i].process) {
             send_bytes(s, s->ranks[i].process, length);
+            fault_point(FAULT_COORDINATOR_PLAN_SENT);
+        }
     set_tick(s, TICK_US);
 }
 
@@ -408,6 +411,8 @@ static void lose_rank(struct supervisor *s, struct rank *rank, const char *how)
 
 static void count_suspect(struct supervisor *s, struct rank *rank)
 {
+    if (fault_point(FAULT_COORDINATOR_SUSPECT))
+        return;
     uint64_t now = now_us();
     uint64_t *oldest = &rank->suspect_us[rank->suspects++ % RANK_DEATHS_MOST];
     bool often = rank->suspects > RANK_DEATHS_MOST && now - *oldest < RANK_DEATHS_WINDOW_US;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fault.h"
 #include "base/must.h"
 #include "model/arch.h"
 #include "model/forward_internal.h"
@@ -407,6 +408,7 @@ static void project_v(struct forward *f, const struct batch *b, uint32_t layer, 
             for (uint32_t i = 0; i < run->count; i++)
                 store_v(f, run, run->position + i, layer, f->out[0] + (size_t)(run->first_row + i) * CHUNK_ROWS, first, end);
     }
+    fault_point(FAULT_WORKER_KV_WRITTEN);
 }
 
 /* My rows of Wq, Wk and Wv. */

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "shm/futex.h"
 
 enum {
@@ -137,6 +138,7 @@ enum err barrier_meet(struct barrier *b)
     b->phase++;
     /* seq_cst as above; as a release it makes what I wrote visible to whoever sees me arrive. */
     atomic_store_explicit(&b->me->arrived, arrival(b->epoch, b->phase), memory_order_seq_cst);
+    fault_point(FAULT_WORKER_ARRIVED);
     uint32_t seen = 0;
     if (!peers_arrived(b, &seen))
         return wait_for_peers(b, &seen);

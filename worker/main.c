@@ -10,6 +10,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "base/fault.h"
 #include "base/log.h"
 #include "worker/worker.h"
 
@@ -57,6 +58,7 @@ int main(int argc, char **argv)
     prctl(PR_SET_DUMPABLE, 0);
     prctl(PR_SET_NAME, "quire-worker");
 
+    fault_open(options.slot, options.generation);
     log_set_level(options.log_level);
     char prefix[32];
     snprintf(prefix, sizeof prefix, "worker %u: ", options.slot);

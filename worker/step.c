@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/checked.h"
+#include "base/fault.h"
 #include "base/must.h"
 #include "shm/results.h"
 #include "shm/sequence_table.h"
@@ -325,7 +326,9 @@ static void publish(const struct step *s, const struct step_plan *plan, uint32_t
     to->top_count = sampled->top_count;
     for (uint32_t i = 0; i < sampled->top_count; i++)
         to->top[i] = (struct result_top){sampled->top[i].token, sampled->top[i].logprob};
+    fault_point(FAULT_WORKER_ENTRY_WRITTEN);
     result_publish(to, plan->epoch, plan->step);
+    fault_point(FAULT_WORKER_ENTRY_PUBLISHED);
 }
 
 /* Stage 2: whole entries, every ranks-th of them. */
@@ -356,7 +359,9 @@ enum err step_run(struct step *s, const struct step_plan *plan, struct why *why)
         return ERR_ABORTED;
     for (uint32_t first = 0; first < s->entry_count; first += s->served->logit_rows) {
         uint32_t count = least(s->served->logit_rows, s->entry_count - first);
+        fault_point(FAULT_WORKER_LOGITS_BEGIN);
         prepare_entries(s, first, count);
+        fault_point(FAULT_WORKER_LOGITS_DONE);
         if (meet(s->barrier) != OK)
             return ERR_ABORTED;
         draw_entries(s, plan, first, count);

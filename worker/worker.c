@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "base/must.h"
 #include "model/gguf.h"
@@ -97,6 +98,7 @@ static void report_progress(void *worker, uint64_t done, uint64_t total)
 {
     struct worker *w = worker;
     worker_slot_beat(w->slot);
+    fault_point(FAULT_WORKER_BUILD);
     if (now_us() - w->progress_sent_us < PROGRESS_US)
         return;
     w->progress_sent_us = now_us();
@@ -186,7 +188,11 @@ static void handle_assign(struct worker *w)
     uint32_t rank = w->command.assign.rank, ranks = w->command.assign.ranks;
     settle_on_core(w, w->command.assign.cpu);
     struct why why;
-    enum err err = join_group(w, group, &why);
+    enum err err = OK;
+    if (fault_point(FAULT_WORKER_ASSIGN))
+        err = because(&why, ERR_NOMEM, "a place was refused: a test wants it so");
+    if (err == OK)
+        err = join_group(w, group, &why);
     if (err == OK)
         err =
             barrier_join(&w->barrier, &w->at.arena, group, epoch, rank, ranks, w->command.assign.slots, w->cores, &why);
@@ -201,6 +207,7 @@ static void handle_assign(struct worker *w)
     log_info("rank %u of %u in group %u, epoch %u, kernels %s", rank, ranks, group, epoch, w->kernels->name);
     w->report = (struct report){.kind = REPORT_ASSIGNED, .assigned = {.epoch = epoch}};
     send_report(w);
+    fault_point(FAULT_WORKER_ASSIGNED);
 }
 
 /* ---- plan ---- */
@@ -237,6 +244,7 @@ static enum err check_weights(struct worker *w, struct why *why)
 
 static void step_succeeded(struct worker *w, const struct step_plan *plan, uint64_t took_us)
 {
+    fault_point(FAULT_WORKER_STEP_DONE);
     if (w->place == JOINED)
         move_to(w, STEPPING);
     w->last_step = plan->step;
@@ -250,10 +258,13 @@ static void step_succeeded(struct worker *w, const struct step_plan *plan, uint6
     w->report = (struct report){.kind = REPORT_RESULT,
                                 .result = {.epoch = plan->epoch, .step = plan->step, .compute_us = took_us}};
     send_report(w);
+    fault_point(FAULT_WORKER_REPORTED);
 }
 
 static enum err take_step(struct worker *w, const struct step_plan *plan, struct why *why)
 {
+    if (fault_point(FAULT_WORKER_STEP_BEGIN))
+        return because(why, ERR_FORMAT, "a step was refused: a test wants it so");
     enum err err = check_order(w, plan, why);
     if (err == OK)
         err = check_weights(w, why);
@@ -392,6 +403,8 @@ static enum err run_in_slot(struct worker *w, struct why *why)
     uint32_t group = w->options->group == WORKER_GROUP_NONE && w->at.arena.geometry.groups == 1 ? 0 : w->options->group;
     if (group != WORKER_GROUP_NONE)
         err = attach_join(&w->at, group, why); /* mapped and touched before it is needed: a spare steps in at once */
+    if (err == OK && fault_point(FAULT_WORKER_HELLO))
+        err = because(why, ERR_NOMEM, "could not say hello: a test wants it so");
     if (err == OK) {
         worker_slot_set_state(w->slot, WORKER_READY);
         say_hello(w);
@@ -419,7 +432,8 @@ enum err worker_run(const struct worker_options *o, struct why *why)
         err = attach(w, why);
     if (err != OK)
         goto free_worker;
-    err = worker_slot_enter(&w->at.arena, o->slot, o->generation, why);
+    err = fault_point(FAULT_WORKER_ATTACH) ? because(why, ERR_NOMEM, "could not attach: a test wants it so")
+                                           : worker_slot_enter(&w->at.arena, o->slot, o->generation, why);
     if (err != OK)
         goto detach;
     err = run_in_slot(w, why);
