@@ -253,8 +253,8 @@ SPECIALISED void fetch_ahead(struct tile_format f, const uint8_t *row_tile, uint
         _mm_prefetch((const char *)ahead + line, _MM_HINT_T0);
 }
 
-/* `tiles` neighbouring row tiles for all n < 8 tokens, block by block; `fetch`: each tile well before its turn. */
-SPECIALISED void product_few(struct tile_format f, uint32_t n, uint32_t tiles, bool fetch, const struct tile_matrix *w,
+/* `tiles` neighbouring row tiles for all n < 8 tokens, block by block. */
+SPECIALISED void product_few(struct tile_format f, uint32_t n, uint32_t tiles, const struct tile_matrix *w,
                              uint32_t tile, const struct activations *a, const struct destination *to)
 {
     uint64_t tile_size;
@@ -269,7 +269,7 @@ SPECIALISED void product_few(struct tile_format f, uint32_t n, uint32_t tiles, b
     for (uint32_t b = 0; b < a->cols / TILE_K; b++) {
         for (uint32_t i = 0; i < tiles; i++) {
             const uint8_t *row_tile = w->tiles + (tile + i) * tile_size;
-            if (fetch)
+            if (n > 1 && tiles > 1)
                 fetch_ahead(f, row_tile, b);
             unpack_block(f, row_tile, b, &registers);
             add_block(&registers, f.sub_blocks, f.minimum, bits_of(f.bias), n, inputs_at(a, 0, b), y[i]);
@@ -287,12 +287,12 @@ SPECIALISED void product_few(struct tile_format f, uint32_t n, uint32_t tiles, b
 SPECIALISED void product_few_rows(struct tile_format f, uint32_t n, const struct tile_matrix *w, uint32_t first_tile,
                                   uint32_t last_tile, const struct activations *a, const struct destination *to)
 {
-    bool crowded = (size_t)w->cols * ACTIVATION_GROUP > FIRST_LEVEL_BYTES / 4, fetch = crowded && n > 1;
+    bool crowded = (size_t)w->cols * ACTIVATION_GROUP > FIRST_LEVEL_BYTES / 4;
     uint32_t tile = first_tile;
     for (; crowded && last_tile - tile >= FEW_TILES; tile += FEW_TILES)
-        product_few(f, n, FEW_TILES, fetch, w, tile, a, to);
+        product_few(f, n, FEW_TILES, w, tile, a, to);
     for (; tile < last_tile; tile++)
-        product_few(f, n, 1, fetch, w, tile, a, to);
+        product_few(f, n, 1, w, tile, a, to);
 }
 
 /* One row tile for the first 8 tokens. Unpacked blocks stay in `keep` for other groups, if there is a keep. */
