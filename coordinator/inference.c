@@ -1,11 +1,13 @@
 #include "coordinator/inference.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -14,7 +16,12 @@
 #include "model/kernels/kernels.h"
 #include "shm/inspect.h"
 
-enum { KV_MEMORY_DEFAULT_MOST = 2u << 30 };
+enum {
+    KV_MEMORY_DEFAULT_MOST = 2u << 30,
+    LEFTOVER_MOST_US = 30 * 1000 * 1000, /* for a worker with hundreds of GiB mapped to end */
+    LEFTOVER_POLL_MS = 100,
+    DOES_WELL_STEPS = 64, /* answered, behind a takeover: whatever killed its owners is not in this memory */
+};
 
 /* ---- hooks between scheduler, supervisor and owner ---- */
 
@@ -73,6 +80,8 @@ static void step_done(void *world, uint32_t group, uint32_t epoch, uint64_t step
         f->hooks.hopeless(f->hooks.owner, why.text);
         return;
     }
+    if (f->adopted && scheduler_counters(f->scheduler)->steps == DOES_WELL_STEPS)
+        arena_does_well(&f->arena);
     scheduler_turn(f->scheduler, now_us()); /* the next plan first, then the clients */
     f->hooks.stepped(f->hooks.owner, compute_us);
 }
@@ -198,47 +207,103 @@ static enum err find_worker(struct inference *f, struct why *why)
     return OK;
 }
 
-/* Whoever of a dead server still lives is ended before its memory is touched: it could write there. */
-static void end_leftover_workers(const struct segment_home *home)
+/* Ends a process and waits until it is gone: only its pidfd says that it writes nowhere any more. */
+static enum err end_process(int32_t pid, struct why *why)
 {
-    struct inspection found;
-    if (inspection_read(&found, home, NULL))
-        return;
-    for (uint32_t i = 0; i < found.worker_count; i++)
-        if (found.workers[i].alive)
-            kill((pid_t)found.workers[i].pid, SIGKILL);
-    inspection_fini(&found);
+    struct pollfd gone = {.fd = (int)syscall(SYS_pidfd_open, pid, 0), .events = POLLIN};
+    if (gone.fd < 0)
+        return OK; /* gone by now */
+    syscall(SYS_pidfd_send_signal, gone.fd, SIGKILL, NULL, 0);
+    uint64_t deadline = now_us() + LEFTOVER_MOST_US;
+    int ready = 0;
+    while (ready <= 0 && now_us() < deadline)
+        ready = poll(&gone, 1, LEFTOVER_POLL_MS);
+    close(gone.fd);
+    return ready > 0 ? OK : because(why, ERR_BUSY, "worker process %d of the dead server does not end; try again when it is gone", (int)pid);
 }
 
-/* Takes the name; what a dead server of that name left is dropped. */
-static enum err take_name(struct inference *f, const struct serve_options *o, struct why *why)
+/* Whoever of a dead server still lives is ended before its memory is touched: it could write there. */
+static enum err end_leftover_workers(const struct inspection *found, struct why *why)
 {
-    enum err e = instance_hold(&f->instance, o->name, o->shm_dir, why);
-    if (e || !instance_has_leftovers(&f->instance.home))
+    enum err e = OK;
+    for (uint32_t i = 0; !e && i < found->worker_count; i++)
+        if (found->workers[i].alive)
+            e = end_process((int32_t)found->workers[i].pid, why);
+    return e;
+}
+
+/* A default that was chosen from what was free then is not chosen anew: the memory in question is the dead server's. */
+static void choose_same_pages(const struct serve_options *o, const struct arena_geometry *left, struct arena_geometry *wanted)
+{
+    if (!o->kv_memory && left->nodes == wanted->nodes && left->page_bytes[0] == wanted->page_bytes[0])
+        wanted->pages_per_node[0] = left->pages_per_node[0];
+}
+
+/* Keys and values are as good as what computed them: prompts by OpenBLAS are others. */
+static uint64_t memory_hash(const struct inference *f, const struct serve_options *o)
+{
+    uint64_t hash = f->checkpoint.served.model.hash;
+    return strcmp(o->prefill, "blas") == 0 ? ~hash : hash;
+}
+
+static enum err reserve_memory(struct inference *f, const struct serve_options *o, const struct arena_geometry *geometry, struct why *why)
+{
+    struct arena_layout layout;
+    enum err e = layout_of(geometry, &layout, why);
+    if (e)
         return e;
+    log_info("reserving %.1f MiB of shared memory: %u pages of %.1f KiB on each of %u nodes, weights %.1f MiB", (double)layout.total_bytes / (1 << 20),
+             geometry->pages_per_node[0], (double)geometry->page_bytes[0] / 1024, geometry->nodes, (double)geometry->weights_bytes / (1 << 20));
+    return arena_create(&f->arena, &f->instance.home, geometry, memory_hash(f, o), &f->checkpoint.served, why);
+}
+
+/* What a dead server of this name left is taken over if it is what this one would make; else it is dropped, and the reason said. */
+static enum err adopt_or_drop(struct inference *f, const struct serve_options *o, struct arena_geometry *geometry, struct why *why)
+{
+    struct inspection found;
+    struct why reason;
+    enum err unreadable = inspection_read(&found, &f->instance.home, &reason);
+    if (!unreadable) {
+        enum err e = end_leftover_workers(&found, why);
+        choose_same_pages(o, &found.geometry, geometry);
+        inspection_fini(&found);
+        if (e)
+            return e;
+        f->adopted = arena_adopt(&f->arena, &f->instance.home, geometry, memory_hash(f, o), &f->checkpoint.served, &reason) == OK;
+    }
+    if (f->adopted)
+        return OK;
     struct leftovers dropped;
-    end_leftover_workers(&f->instance.home);
-    e = instance_clear(&f->instance, &dropped, why);
+    enum err e = instance_clear(&f->instance, &dropped, why);
     if (!e)
-        log_warn("a server \"%s\" died here: dropped its %u segments of %.1f MiB", o->name, dropped.segments, (double)dropped.bytes / (1 << 20));
+        log_warn("%s: dropped its %u segments of %.1f MiB", reason.text, dropped.segments, (double)dropped.bytes / (1 << 20));
     return e;
 }
 
 static enum err make_memory(struct inference *f, const struct serve_options *o, struct why *why)
 {
     struct arena_geometry geometry;
-    struct arena_layout layout;
     enum err e = choose_geometry(f, o, &geometry, why);
-    if (!e)
-        e = layout_of(&geometry, &layout, why);
-    if (e)
-        return e;
-    log_info("reserving %.1f MiB of shared memory: %u pages of %.1f KiB on each of %u nodes, weights %.1f MiB", (double)layout.total_bytes / (1 << 20),
-             geometry.pages_per_node[0], (double)geometry.page_bytes[0] / 1024, geometry.nodes, (double)geometry.weights_bytes / (1 << 20));
-    e = arena_create(&f->arena, &f->instance.home, &geometry, f->checkpoint.served.model.hash, &f->checkpoint.served, why);
+    if (!e && instance_has_leftovers(&f->instance.home))
+        e = adopt_or_drop(f, o, &geometry, why);
+    if (!e && !f->adopted)
+        e = reserve_memory(f, o, &geometry, why);
     for (uint32_t g = 0; !e && g < f->groups; g++)
         e = results_open(&f->results[g], &f->arena, g, why);
     return e;
+}
+
+/* One line of what was worth keeping. */
+static void log_adoption(const struct inference *f)
+{
+    struct scheduler_found found = scheduler_found(f->scheduler);
+    bool built = true;
+    for (uint32_t n = 0; n < f->arena.geometry.nodes; n++)
+        built &= arena_weights_built(&f->arena, n);
+    log_info("took over the memory of a former server: weights %s, %u sealed pages, %u sessions", built ? "whole" : "to be built again", found.pages,
+             found.sessions);
+    if (found.damaged_pages || found.damaged_sessions)
+        log_warn("dropped from it: %u pages and %u sessions that are damaged or belong to nothing", found.damaged_pages, found.damaged_sessions);
 }
 
 static enum err start_scheduler(struct inference *f, const struct serve_options *o, struct why *why)
@@ -249,6 +314,7 @@ static enum err start_scheduler(struct inference *f, const struct serve_options 
         .max_sessions = o->max_sessions ? o->max_sessions : o->session_slots,
         .max_queue = o->max_queue,
         .max_gap_us = o->max_gap_ms * 1000,
+        .adopt = f->adopted,
     };
     if (config.max_sessions > o->session_slots)
         return because(why, ERR_INVALID, "--max-sessions %u is more than --session-slots %u", config.max_sessions, o->session_slots);
@@ -257,6 +323,8 @@ static enum err start_scheduler(struct inference *f, const struct serve_options 
     if (e)
         return e;
     f->checkpoint.api.context_tokens = scheduler_token_limit(f->scheduler);
+    if (f->adopted)
+        log_adoption(f);
     arena_set_state(&f->arena, ARENA_SERVING);
     return OK;
 }
@@ -289,7 +357,7 @@ static enum err start_workers(struct inference *f, struct event_base *loop, cons
 enum err inference_open(struct inference *f, struct event_base *loop, const struct serve_options *o, const struct inference_hooks *hooks,
                         struct why *why)
 {
-    *f = (struct inference){.hooks = *hooks, .instance.lock_fd = -1};
+    *f = (struct inference){.hooks = *hooks, .instance.lock_fd = -1, .keep = o->keep};
     enum err e = find_worker(f, why);
     if (!e)
         e = check_arithmetic(o, why);
@@ -300,7 +368,7 @@ enum err inference_open(struct inference *f, struct event_base *loop, const stru
     if (!e)
         e = checkpoint_open(&f->checkpoint, o->model, o->ctx, STEP_BUDGET + o->session_slots, why);
     if (!e)
-        e = take_name(f, o, why);
+        e = instance_hold(&f->instance, o->name, o->shm_dir, why);
     if (!e)
         e = make_memory(f, o, why);
     if (!e)
@@ -321,14 +389,19 @@ void inference_close(struct inference *f)
     scheduler_close(f->scheduler);
     for (uint32_t g = 0; g < f->groups && g < GROUPS_MAX; g++)
         results_close(&f->results[g]);
+    /* What was taken over and never served from is as good as before: this end may be a port that is taken. */
+    bool keep = f->arena.table.base && (f->keep || (f->adopted && !f->ready));
     if (f->arena.table.base) {
-        arena_set_state(&f->arena, ARENA_ENDED);
+        if (keep)
+            arena_does_well(&f->arena);
+        if (arena_state(&f->arena) == ARENA_SERVING)
+            arena_set_state(&f->arena, ARENA_ENDED);
         arena_detach(&f->arena);
     }
     if (f->instance.lock_fd >= 0) {
         struct leftovers all;
         struct why why;
-        if (instance_clear(&f->instance, &all, &why))
+        if (!keep && instance_clear(&f->instance, &all, &why))
             log_warn("%s", why.text);
         instance_release(&f->instance);
     }

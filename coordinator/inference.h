@@ -2,7 +2,7 @@
  * inference: a model in memory, workers that compute it, and the scheduler that feeds them, on one event loop. No HTTP: the
  * server and `quire bench` stand on it alike.
  *
- * Opening reserves and touches all memory; the workers then build the weights, and `ready` is called once every group is up.
+ * Opening takes over the memory that a dead server of this name left, if it is of the same model and size; else it reserves and touches new; the workers then build the weights, and `ready` is called once every group is up.
  */
 #ifndef QUIRE_COORDINATOR_INFERENCE_H
 #define QUIRE_COORDINATOR_INFERENCE_H
@@ -39,6 +39,8 @@ struct inference {
     uint32_t workers, groups;
     bool lost[GROUPS_MAX]; /* groups all of whose workers died too often */
     bool ready;
+    bool adopted; /* the memory is a dead server's, or one's that ended with --keep */
+    bool keep;    /* closing leaves the memory to the next server of this name */
     struct inference_hooks hooks;
     struct event *turn; /* runs scheduler_turn once the loop is back */
     char worker_path[4096];

@@ -40,6 +40,7 @@ enum { OPTION_TEXT_BYTES = 512 };
     X(TEXT, api_key_file, "api-key-file", "", 0, 0, "file with one API key a line; without it no key is asked for")        \
     X(TEXT, cors_origin, "cors-origin", "*", 0, 0, "origin that browsers may call from; * reflects any, none for no CORS") \
     X(TEXT, shm_dir, "shm-dir", "", 0, 0, "tmpfs or hugetlbfs directory in place of /dev/shm")                             \
+    X(FLAG, keep, "keep", "", 0, 0, "a clean end leaves weights, pages and sessions in memory for the next start")              \
     X(TEXT, kernels, "kernels", "", 0, 0, "reference, avx2 or avx512; default: the best that this machine runs")           \
     X(FLAG, no_pin, "no-pin", "", 0, 0, "do not pin workers to cores")                                                     \
     X(TEXT, prefill, "prefill", "exact", 0, 0, "exact, or blas: float weights by OpenBLAS, outside the promise of equal bytes") \

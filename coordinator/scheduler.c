@@ -12,13 +12,56 @@
 
 /* ---- life of the scheduler ---- */
 
-static enum err open_parts(struct scheduler *s, struct why *why)
+static enum err open_new_memory(struct scheduler *s, struct why *why)
 {
     enum err e = page_pool_open(&s->pool, s->arena, why);
     if (!e)
         e = prefix_cache_open(&s->cache, s->pool, why);
+    return e ? e : session_slots_open(&s->slots, s->arena, why);
+}
+
+static uint32_t count_sealed(const struct arena *a)
+{
+    const struct page_descriptor *d = (const struct page_descriptor *)(const void *)(a->table.base + a->layout.descriptors_at);
+    uint32_t sealed = 0;
+    for (page_id page = 0; page < a->layout.page_count; page++) {
+        uint32_t state = atomic_load_explicit(&d[page].state, memory_order_relaxed); /* its writer is dead */
+        sealed += state == PAGE_SEALED || state == PAGE_CACHED;
+    }
+    return sealed;
+}
+
+/*
+ * Takes nothing that was being changed: no row, no page that was being filled. Every sequence begins as one that gave all its pages
+ * back, and finds the sealed ones again like anybody's prefix. So adopting changes no session, and can be cut off and done again.
+ */
+static enum err open_adopted_memory(struct scheduler *s, struct why *why)
+{
+    struct scheduler_found *found = &s->adopted;
+    uint32_t *references = calloc(s->arena->layout.page_count, sizeof *references);
+    if (!references)
+        return because(why, ERR_NOMEM, "could not open the scheduler: no memory");
+    uint32_t sealed = count_sealed(s->arena);
+    for (uint32_t slot = 0; slot < s->arena->geometry.session_slots; slot++)
+        sequence_row_end(s->arena, slot);
+    enum err e = session_slots_adopt(&s->slots, s->arena, &found->damaged_sessions, why);
     if (!e)
-        e = session_slots_open(&s->slots, s->arena, why);
+        e = page_pool_adopt(&s->pool, s->arena, references, why);
+    if (!e)
+        e = prefix_cache_open(&s->cache, s->pool, why);
+    free(references);
+    if (e)
+        return e;
+    prefix_cache_adopt(s->cache);
+    found->sessions = session_slots_live(s->slots) + session_slots_kept(s->slots);
+    found->pages = page_pool_counts(s->pool).cached;
+    found->damaged_pages = sealed - found->pages;
+    return OK;
+}
+
+static enum err open_parts(struct scheduler *s, struct why *why)
+{
+    enum err e = s->config.adopt ? open_adopted_memory(s, why) : open_new_memory(s, why);
     if (e)
         return e;
     s->found = calloc(pages_for(s->arena->geometry.context), sizeof *s->found);
@@ -92,6 +135,7 @@ void scheduler_close(struct scheduler *s)
 
 static struct sequence *sequence_new(const struct scheduler *s, const struct sequence_spec *spec)
 {
+    uint32_t have = spec->token_count + spec->said;
     uint64_t room = (uint64_t)spec->token_count + spec->max_tokens;
     if (room > s->token_limit)
         room = s->token_limit;
@@ -104,32 +148,48 @@ static struct sequence *sequence_new(const struct scheduler *s, const struct seq
         sequence_free(q);
         return NULL;
     }
-    memcpy(q->tokens, spec->tokens, spec->token_count * sizeof *q->tokens);
+    memcpy(q->tokens, spec->tokens, have * sizeof *q->tokens);
     q->spec = *spec;
     q->spec.tokens = q->tokens;
     q->spec.max_tokens = (uint32_t)(room - spec->token_count);
     snprintf(q->id, sizeof q->id, "%s", spec->id);
     q->spec.id = q->id;
     q->slot = SESSION_NONE;
-    q->prompt_tokens = q->n_tok = spec->token_count;
+    q->prompt_tokens = spec->token_count;
+    q->n_tok = have;
     return q;
+}
+
+/* It goes on where it stood, if that is still what it was; else it gets another place when it is admitted. */
+static void take_former_slot(struct scheduler *s, struct sequence *q)
+{
+    uint32_t slot = q->spec.slot;
+    if (!q->spec.slot_generation || !session_slots_hold(s->slots, slot, q->spec.slot_generation))
+        return;
+    struct session_slot *session = session_at(s->arena, slot);
+    if (atomic_load_explicit(&session->state, memory_order_relaxed) == SESSION_KEPT) /* our own store */
+        session_slots_resume(s->slots, slot);
+    q->slot = slot;
+    q->generation = q->spec.slot_generation;
+    q->last_plan = atomic_load_explicit(&session->last_plan, memory_order_relaxed); /* our own store */
 }
 
 enum err scheduler_submit(struct scheduler *s, const struct sequence_spec *spec, uint64_t now, struct sequence **out, struct why *why)
 {
-    must(spec->token_count > 0);
+    must(spec->token_count > 0 && (!spec->said || spec->said < spec->max_tokens));
     uint64_t least = (uint64_t)spec->token_count + (spec->max_tokens > 0);
-    if (least > s->token_limit)
+    if (least + spec->said > s->token_limit)
         return because(why, ERR_INVALID, "the prompt has %u tokens, and a sequence can have %u, the answer included", spec->token_count,
                        s->token_limit);
     uint32_t free_places = s->running.count < s->max_sessions ? s->max_sessions - s->running.count : 0;
-    if (s->waiting.count >= (uint64_t)s->config.max_queue + free_places)
+    if (!spec->slot_generation && s->waiting.count >= (uint64_t)s->config.max_queue + free_places)
         return because(why, ERR_FULL, "%u requests wait already; try again later", s->waiting.count);
     struct sequence *q = sequence_new(s, spec);
     if (!q)
         return because(why, ERR_FULL, "no memory for another request; try again later");
     q->order = s->next_order++;
     q->arrived_us = now;
+    take_former_slot(s, q);
     sequence_list_append(&s->waiting, q);
     *out = q;
     return OK;
@@ -147,40 +207,58 @@ static void forget_in_flights(struct group *group, const struct sequence *q)
 }
 
 /*
- * Gives pages and slot back; who takes them next waits for the last plan that names them. The row stays as it is until then: a
+ * Gives the pages back; who takes them next waits for the last plan that names them. The row stays as it is until then: a
  * worker that has such a plan before it still reads it.
  */
-static void leave_slot(struct scheduler *s, struct sequence *q)
+static void leave_pages(struct scheduler *s, struct sequence *q)
 {
     struct group *group = &s->groups[q->group];
     forget_in_flights(group, q);
     for (uint32_t i = q->pages; i-- > 0;) /* last first: a page is never evicted before those behind it */
         page_pool_release(s->pool, sequence_row_entry(s->arena, q->slot, 0, i).page, q->last_plan);
-    session_slots_release(s->slots, q->slot, q->last_plan);
-    q->slot = SESSION_NONE;
     q->pages = q->indexed = q->sealed = 0;
     group->running--;
     sequence_list_remove(&s->running, q);
 }
 
-static void remove_sequence(struct scheduler *s, struct sequence *q)
+static void remove_sequence(struct scheduler *s, struct sequence *q, bool keep)
 {
     if (q->state == SEQUENCE_WAITING)
         sequence_list_remove(&s->waiting, q);
     else
-        leave_slot(s, q);
+        leave_pages(s, q);
+    if (q->slot != SESSION_NONE && keep)
+        session_slots_keep(s->slots, q->slot, q->last_plan);
+    else if (q->slot != SESSION_NONE)
+        session_slots_release(s->slots, q->slot, q->last_plan);
+    session_slots_reclaim(s->slots, s->answered); /* no answer may be awaited that would do it */
     sequence_move(q, SEQUENCE_DONE);
 }
 
 void scheduler_cancel(struct scheduler *s, struct sequence *q)
 {
-    remove_sequence(s, q);
+    remove_sequence(s, q, false);
     sequence_free(q);
+}
+
+void scheduler_park(struct scheduler *s, struct sequence *q)
+{
+    remove_sequence(s, q, true);
+    sequence_free(q);
+}
+
+void scheduler_forget(struct scheduler *s, uint32_t slot, uint32_t generation)
+{
+    if (!session_slots_hold(s->slots, slot, generation))
+        return;
+    uint64_t last_plan = atomic_load_explicit(&session_at(s->arena, slot)->last_plan, memory_order_relaxed); /* our own store */
+    session_slots_release(s->slots, slot, last_plan);
+    session_slots_reclaim(s->slots, s->answered); /* as in remove_sequence */
 }
 
 static void end_sequence(struct scheduler *s, struct sequence *q, enum finish_reason reason)
 {
-    remove_sequence(s, q);
+    remove_sequence(s, q, q->spec.keep && (reason == FINISH_STOP || reason == FINISH_LENGTH));
     q->spec.events->ended(q->spec.owner, reason);
     sequence_free(q);
 }
@@ -188,7 +266,7 @@ static void end_sequence(struct scheduler *s, struct sequence *q, enum finish_re
 /* It waits again, and is rebuilt from its tokens. */
 static void send_back(struct scheduler *s, struct sequence *q)
 {
-    leave_slot(s, q);
+    leave_pages(s, q);
     sequence_move(q, SEQUENCE_WAITING);
     q->n_kv = q->planned_kv = 0;
     q->planned_tok = q->n_tok;
@@ -278,9 +356,38 @@ static void fill_slot(struct scheduler *s, struct sequence *q, uint32_t group)
     slot->salt = q->spec.salt;
     slot->group = group;
     slot->sampling = q->spec.sampling;
+    must(q->spec.client_bytes <= sizeof slot->client);
+    slot->client_bytes = q->spec.client_bytes;
+    if (q->spec.client_bytes)
+        memcpy(slot->client, q->spec.client, q->spec.client_bytes);
+    session_seal_facts(slot);
     memcpy(slot->tokens, q->tokens, q->n_tok * sizeof *q->tokens);
     q->generation = atomic_load_explicit(&slot->generation, memory_order_relaxed); /* our own store: no other writer */
+}
+
+/* A slot to stand in and an empty row. False: no slot is free. */
+static bool have_slot(struct scheduler *s, struct sequence *q, uint32_t group)
+{
+    if (q->slot == SESSION_NONE) {
+        q->slot = session_slots_take(s->slots);
+        if (q->slot == SESSION_NONE)
+            return false;
+        fill_slot(s, q, group);
+    }
+    session_at(s->arena, q->slot)->group = group;
     sequence_row_begin(s->arena, q->slot, q->generation);
+    return true;
+}
+
+/*
+ * What it has said and computed stands in its slot from now on. Tokens that are drawn again (for their log-probabilities, which
+ * no slot keeps) were committed before: the slot never says less than somebody may have been told.
+ */
+static void commit(const struct scheduler *s, const struct sequence *q)
+{
+    struct session_slot *slot = session_at(s->arena, q->slot);
+    uint32_t said = session_progress(slot).tokens;
+    session_commit(slot, (struct session_progress){.tokens = q->n_tok > said ? q->n_tok : said, .kv = q->n_kv});
 }
 
 static void share_found(struct scheduler *s, struct sequence *q, uint32_t pages)
@@ -295,13 +402,13 @@ static void share_found(struct scheduler *s, struct sequence *q, uint32_t pages)
     q->n_kv = q->planned_kv = pages * PAGE_TOKENS;
 }
 
-enum admission { ADMITTED, WAITS_FOR_SEAL, NO_ROOM };
+enum admission { ADMITTED, WAITS_FOR_SEAL, NO_SLOT, NO_ROOM };
 
 static enum admission admit(struct scheduler *s, struct sequence *q, uint64_t now)
 {
     struct group *group = least_busy_group(s);
-    if (!group)
-        return NO_ROOM;
+    if (!group || q->last_plan > s->answered)
+        return NO_ROOM; /* nobody computes; or a plan that names its former row was not answered */
     struct prefix_hit hit = {.computing = PAGE_NONE};
     if (!q->spec.score_prompt)
         hit = prefix_cache_find(s->cache, q->spec.salt, q->tokens, q->n_tok, s->found, pages_for(q->n_tok));
@@ -309,16 +416,14 @@ static enum admission admit(struct scheduler *s, struct sequence *q, uint64_t no
         return WAITS_FOR_SEAL; /* another sequence is making the very page */
     if (s->running.count > 0 && !has_room(s, q, group->node, hit.pages))
         return NO_ROOM;
-    q->slot = session_slots_take(s->slots);
-    if (q->slot == SESSION_NONE)
-        return NO_ROOM;
+    if (!have_slot(s, q, (uint32_t)(group - s->groups)))
+        return NO_SLOT;
 
     q->group = (uint32_t)(group - s->groups);
     group->running++;
-    fill_slot(s, q, q->group);
     share_found(s, q, hit.pages);
     q->planned_tok = q->n_tok;
-    session_commit(session_at(s->arena, q->slot), (struct session_progress){.tokens = q->n_tok, .kv = q->n_kv});
+    commit(s, q);
     sequence_list_remove(&s->waiting, q);
     sequence_list_insert_by_order(&s->running, q);
     sequence_move(q, SEQUENCE_PREFILL);
@@ -347,7 +452,7 @@ static void admit_waiting(struct scheduler *s, uint64_t now)
             q->spec.events->admitted(q->spec.owner, 0);
             end_sequence(s, q, FINISH_LENGTH);
         } else if (admit(s, q, now) == NO_ROOM) {
-            return; /* nobody passes: a long prompt would wait for ever behind short ones */
+            return; /* nobody passes: a long prompt would wait for ever behind short ones (but without a slot whoever has one) */
         }
     }
 }
@@ -441,7 +546,7 @@ static enum err take_row(struct scheduler *s, uint32_t group, struct flight *f, 
     q->n_kv = row->first + row->count;
     seal_pages(s, q);
     fault_point(FAULT_COORDINATOR_SEALED);
-    session_commit(slot, (struct session_progress){.tokens = q->n_tok, .kv = q->n_kv});
+    commit(s, q);
 
     if (row->flags & ROW_SCORE) {
         enum err e = tell_scores(s, group, f, r, why);
@@ -581,6 +686,11 @@ void scheduler_turn(struct scheduler *s, uint64_t now)
 }
 
 /* ---- what others want to know ---- */
+
+struct scheduler_found scheduler_found(const struct scheduler *s)
+{
+    return s->adopted;
+}
 
 uint32_t scheduler_token_limit(const struct scheduler *s)
 {

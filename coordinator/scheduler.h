@@ -34,6 +34,7 @@ struct scheduler_config {
     uint32_t max_sessions;    /* sequences that run at once, <= the arena's session slots */
     uint32_t max_queue;
     uint32_t max_gap_us;
+    bool adopt;               /* the arena was taken over: see scheduler_found */
 };
 
 /* The rest of the world. */
@@ -55,6 +56,15 @@ struct scheduler_counters {
 enum err scheduler_open(struct scheduler **out, const struct scheduler_config *config, const struct scheduler_hooks *hooks, struct why *why);
 void scheduler_close(struct scheduler *s);
 
+/*
+ * What adoption found. Sealed pages are CACHED now, whoever held them; sessions wait, LIVE or KEPT, in their slots: each is to be
+ * submitted again (spec.slot) or forgotten.
+ */
+struct scheduler_found {
+    uint32_t sessions, damaged_sessions, pages, damaged_pages;
+};
+struct scheduler_found scheduler_found(const struct scheduler *s);
+
 /* Prompt tokens of one step at the most. A step has no more tokens, and no more results, than this and one per session slot. */
 enum { STEP_BUDGET = 512 };
 
@@ -63,6 +73,12 @@ enum err scheduler_submit(struct scheduler *s, const struct sequence_spec *spec,
 
 /* The owner no longer wants it: no event comes any more. Its pages are free as soon as the plans in flight are answered. */
 void scheduler_cancel(struct scheduler *s, struct sequence *sequence);
+
+/* The same, but its slot is KEPT (if it has one): its tokens can be asked for, and it can be submitted again, also by the next coordinator. */
+void scheduler_park(struct scheduler *s, struct sequence *sequence);
+
+/* Nobody will ask for the session of that slot any more. Harmless when it is another one's by now. */
+void scheduler_forget(struct scheduler *s, uint32_t slot, uint32_t generation);
 
 /* Admits, plans and sends whatever can be sent now. Call after any of the other calls. */
 void scheduler_turn(struct scheduler *s, uint64_t now);

@@ -54,6 +54,7 @@ struct scheduler {
     uint64_t preempted_at;  /* no further preemption before this plan is answered */
     struct scheduler_counters counters;
     page_id *found;         /* scratch of one prefix look-up */
+    struct scheduler_found adopted;
     struct step_plan plan;  /* the one that is being made */
 };
 

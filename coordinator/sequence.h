@@ -3,7 +3,7 @@
  * several prompts has several.
  *
  *   WAITING -> PREFILL -> DECODE -> DONE
- *   pool full: PREFILL, DECODE -> WAITING (rebuilt from its tokens later: same bytes)
+ *   pool full: PREFILL, DECODE -> WAITING (keeps its slot, is rebuilt from its tokens later: same bytes)
  *   cancel, error: any -> DONE
  */
 #ifndef QUIRE_COORDINATOR_SEQUENCE_H
@@ -42,7 +42,7 @@ struct sequence_events {
     void (*ended)(void *owner, enum finish_reason reason);
 };
 
-/* What scheduler_submit wants to know; tokens and sampling are copied. */
+/* What scheduler_submit wants to know; tokens and sampling are copied. Fields that stay 0 ask for nothing. */
 struct sequence_spec {
     const uint32_t *tokens;
     uint32_t token_count;
@@ -53,6 +53,14 @@ struct sequence_spec {
     struct sampling sampling;
     const struct sequence_events *events;
     void *owner;
+
+    /* What outlives us: for the next coordinator, and for going on with what was interrupted. */
+    uint32_t said;        /* tokens that were said before; they stand in `tokens` behind the prompt */
+    uint32_t slot;        /* where it stood until now, if slot_generation is not 0; see scheduler_forget */
+    uint32_t slot_generation;
+    const void *client;   /* the owner's own words about it, kept in the session slot; lives as long as the sequence */
+    uint32_t client_bytes;
+    bool keep;            /* its slot stays KEPT when it has said all */
 };
 
 struct sequence {
@@ -63,7 +71,7 @@ struct sequence {
     uint64_t arrived_us, admitted_us;
     uint64_t order;             /* of arrival; the largest is the youngest */
 
-    uint32_t slot;              /* session slot; SESSION_NONE while WAITING */
+    uint32_t slot;              /* session slot; SESSION_NONE until it is admitted for the first time */
     uint32_t generation;        /* of the slot */
     uint32_t group;
     uint32_t prompt_tokens;

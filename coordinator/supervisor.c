@@ -731,6 +731,14 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 
 /* ---- opening and closing ---- */
 
+/* Epochs go on where a dead server's ended: what its workers left with their stamps is nobody's result now. */
+static uint32_t epoch_left(const struct supervisor *s, uint32_t group)
+{
+    /* Relaxed: whoever wrote it is dead. */
+    uint32_t epoch = atomic_load_explicit(&group_word_at(s->config.arena, group)->epoch, memory_order_relaxed);
+    return epoch < UINT32_MAX / 2 ? epoch : 0; /* no server raises it so far: a damaged word */
+}
+
 /* Workers are dealt over the groups, groups over the nodes, cores of its node to each worker. */
 static void deal_ranks(struct supervisor *s)
 {
@@ -739,6 +747,7 @@ static void deal_ranks(struct supervisor *s)
     for (uint32_t i = 0; i < s->group_count; i++) {
         struct group_state *g = &s->groups[i];
         g->node = s->config.arena->geometry.group_node[i];
+        g->epoch = epoch_left(s, i);
         g->first_rank = next;
         g->rank_count = s->rank_count / s->group_count + (i < s->rank_count % s->group_count);
         next += g->rank_count;

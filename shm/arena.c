@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -89,7 +90,7 @@ static void claim(struct arena *a)
 static const uint8_t may_follow[] = {
     [ARENA_BUILDING] = 1u << ARENA_SERVING,
     [ARENA_SERVING] = 1u << ARENA_ENDED | 1u << ARENA_ADOPTING,
-    [ARENA_ADOPTING] = 1u << ARENA_SERVING,
+    [ARENA_ADOPTING] = 1u << ARENA_SERVING | 1u << ARENA_ADOPTING,
     [ARENA_ENDED] = 1u << ARENA_ADOPTING,
 };
 
@@ -139,6 +140,7 @@ static void write_header(struct arena *a, uint64_t model_hash)
     read_boot_id(h->boot_id);
     h->geometry = a->geometry;
     h->crc = header_crc(h);
+    must(getrandom(h->secret, sizeof h->secret, 0) == sizeof h->secret);
 }
 
 /* Made, reserved and touched here; mapped by workers only. */
@@ -249,8 +251,12 @@ static enum err check_same_server(const struct arena *a, uint64_t model_hash, co
     if (memcmp(h->boot_id, boot_id, sizeof boot_id) != 0)
         return because(why, ERR_FORMAT, "the memory of server \"%s\" is from before the machine started", a->home.name);
     enum arena_state state = arena_state(a);
-    if (state != ARENA_SERVING && state != ARENA_ENDED)
+    if (state != ARENA_SERVING && state != ARENA_ENDED && state != ARENA_ADOPTING)
         return because(why, ERR_FORMAT, "the memory of server \"%s\" was left half-made", a->home.name);
+    /* Relaxed: its writer is dead. */
+    uint32_t takeovers = atomic_load_explicit(&h->takeovers, memory_order_relaxed);
+    if (takeovers >= TAKEOVERS_MOST)
+        return because(why, ERR_FORMAT, "%u servers in a row died with the memory of server \"%s\"", takeovers, a->home.name);
     if (h->model_hash != model_hash)
         return because(why, ERR_FORMAT,
                        "the memory of server \"%s\" belongs to another model (hash %016llx, now %016llx)", a->home.name,
@@ -309,8 +315,16 @@ enum err arena_adopt(struct arena *a, const struct segment_home *home, const str
         return err == ERR_INVALID ? ERR_FORMAT : err; /* a missing segment is a damaged memory */
     }
     arena_set_state(a, ARENA_ADOPTING);
+    /* Relaxed: for the next owner, which begins after this one's death. */
+    atomic_fetch_add_explicit(&header_of(a)->takeovers, 1, memory_order_relaxed);
     claim(a);
     return OK;
+}
+
+void arena_does_well(struct arena *a)
+{
+    must(a->table.access == SEGMENT_WRITE);
+    atomic_store_explicit(&header_of(a)->takeovers, 0, memory_order_relaxed); /* as in arena_adopt */
 }
 
 enum err arena_attach(struct arena *a, const struct segment_home *home, bool read_only, struct why *why)

@@ -15,6 +15,9 @@
 #include "shm/layout.h"
 #include "shm/segment.h"
 
+/* That many owners may die over one memory before it is believed to be the reason. */
+enum { TAKEOVERS_MOST = 3 };
+
 struct arena {
     struct segment_home home;
     struct arena_geometry geometry; /* private copies: what was checked once cannot change under our feet */
@@ -35,12 +38,16 @@ enum err arena_create(struct arena *a, const struct segment_home *home, const st
                       uint64_t model_hash, const void *model, struct why *why);
 
 /*
- * Takes over what a dead server of that name left: magic, crc, versions, boot, model hash and geometry must be equal
- * and the state SERVING or ENDED, else ERR_FORMAT and the reason; then state ADOPTING. The caller checks rows and
- * descriptors next (page_pool_adopt).
+ * Takes over what a dead server of that name left: magic, crc, versions, boot, model hash and geometry must be equal,
+ * the state not BUILDING, and fewer than TAKEOVERS_MOST owners in a row may have taken it over without saying that they
+ * do well; else ERR_FORMAT and the reason. Then state ADOPTING. The caller has ended the old workers, and checks sessions and
+ * descriptors next (session_slots_adopt, page_pool_adopt).
  */
 enum err arena_adopt(struct arena *a, const struct segment_home *home, const struct arena_geometry *geometry,
                      uint64_t model_hash, const void *model, struct why *why);
+
+/* The owner does well with what it took over: the count of takeovers begins anew. */
+void arena_does_well(struct arena *a);
 
 /* A worker, or `quire inspect` with read_only. Header and sizes are checked. */
 enum err arena_attach(struct arena *a, const struct segment_home *home, bool read_only, struct why *why);

@@ -16,7 +16,7 @@ const char *arena_state_name(enum arena_state state)
 
 const char *session_state_name(enum session_state state)
 {
-    static const char *const names[] = {"free", "live", "retired"};
+    static const char *const names[] = {"free", "live", "retired", "kept"};
     return (unsigned)state < sizeof names / sizeof names[0] ? names[state] : "damaged";
 }
 

@@ -36,7 +36,7 @@ enum {
     RESULT_ROWS_MAX = 1024, /* entries of one result slot */
 
     HEADER_VERSION = 1, /* of the frozen header; has never changed */
-    LAYOUT_VERSION = 1, /* of everything else */
+    LAYOUT_VERSION = 2, /* of everything else */
     HEADER_BYTES = 4096,
 };
 
@@ -71,7 +71,7 @@ struct arena_geometry {
 };
 static_assert(sizeof(struct arena_geometry) == 120, "layout changed: bump LAYOUT_VERSION");
 
-/* BUILDING -> SERVING -> ENDED; SERVING or ENDED -> ADOPTING -> SERVING. A crash leaves whatever it was. */
+/* BUILDING -> SERVING -> ENDED; any but BUILDING -> ADOPTING -> SERVING. A crash leaves whatever it was. */
 enum arena_state { ARENA_BUILDING, ARENA_SERVING, ARENA_ADOPTING, ARENA_ENDED };
 
 /*
@@ -79,7 +79,8 @@ enum arena_state { ARENA_BUILDING, ARENA_SERVING, ARENA_ADOPTING, ARENA_ENDED };
  * Writes:    the coordinator; all above crc before the state first becomes SERVING, and never again.
  * Reads:     workers when they attach, `quire inspect`, the next coordinator.
  * Hand-over: workers are spawned after it is complete; the others check magic, sizes and crc and believe nothing else.
- * Death:     a state that is not SERVING or ENDED means half-made: dropped by the next coordinator.
+ * Death:     BUILDING means half-made: dropped by the next coordinator. Adopting changes nothing that a second adoption
+ *            would need, so ADOPTING is as good as SERVING, a few times.
  */
 struct arena_header {
     char magic[8]; /* ARENA_MAGIC */
@@ -98,6 +99,9 @@ struct arena_header {
     _Atomic uint64_t generation;                /* coordinators that have owned this memory */
     _Atomic uint64_t weights_built;             /* bit N: weights.N is whole and sealed */
     _Atomic uint64_t started_us;                /* monotonic clock: when this owner began */
+    _Atomic uint32_t takeovers;                 /* begun since the last owner that did well: see arena_adopt */
+    uint32_t reserve;
+    uint64_t secret[2]; /* random; keys what must mean the same to every owner (names of tenants) */
 };
 #define ARENA_MAGIC "quireKV"
 static_assert(offsetof(struct arena_header, geometry) == 48, "the frozen header never moves");

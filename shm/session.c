@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "base/must.h"
+#include "shm/crc32c.h"
 
 struct session_slot *session_at(const struct arena *a, uint32_t slot)
 {
@@ -24,8 +25,27 @@ uint64_t *session_mask(const struct arena *a, uint32_t slot)
 void session_commit(struct session_slot *s, struct session_progress progress)
 {
     must(progress.kv <= progress.tokens);
+    uint32_t before = session_progress(s).tokens;
+    if (progress.tokens > before)
+        s->tokens_crc[progress.tokens % 2] =
+            crc32c(before ? s->tokens_crc[before % 2] : 0, s->tokens + before, (progress.tokens - before) * sizeof *s->tokens);
     /* Release: the tokens below are stored before; pairs with session_progress in the next coordinator. */
     atomic_store_explicit(&s->commit, (uint64_t)progress.kv << 32 | progress.tokens, memory_order_release);
+}
+
+static uint32_t facts_crc(const struct session_slot *s)
+{
+    uint32_t crc = crc32c(0, s->id, sizeof s->id);
+    crc = crc32c(crc, &s->salt, sizeof s->salt);
+    crc = crc32c(crc, &s->sampling, sizeof s->sampling);
+    crc = crc32c(crc, &s->client_bytes, sizeof s->client_bytes);
+    return crc32c(crc, s->client, s->client_bytes);
+}
+
+void session_seal_facts(struct session_slot *s)
+{
+    must(s->client_bytes <= sizeof s->client);
+    s->facts_crc = facts_crc(s);
 }
 
 struct session_progress session_progress(const struct session_slot *s)
@@ -59,12 +79,16 @@ struct session_slots {
     uint32_t free_count;
     uint32_t *retired; /* retired_count slot numbers, in no order */
     uint32_t retired_count;
+    uint32_t *kept; /* kept_count slot numbers, the longest kept first */
+    uint32_t kept_count;
+    uint64_t answered; /* all plans up to this number were answered */
 };
 
 static const uint8_t may_follow[] = {
     [SESSION_FREE] = 1u << SESSION_LIVE,
-    [SESSION_LIVE] = 1u << SESSION_RETIRED,
+    [SESSION_LIVE] = 1u << SESSION_RETIRED | 1u << SESSION_KEPT,
     [SESSION_RETIRED] = 1u << SESSION_FREE,
+    [SESSION_KEPT] = 1u << SESSION_LIVE | 1u << SESSION_RETIRED,
 };
 
 /* The one function that moves a slot from state to state. */
@@ -73,7 +97,7 @@ static void move(struct session_slots *slots, uint32_t slot, enum session_state 
     struct session_slot *s = session_at(slots->arena, slot);
     /* Relaxed: read by the thread that wrote it. */
     uint32_t from = atomic_load_explicit(&s->state, memory_order_relaxed);
-    must(from <= SESSION_RETIRED && (may_follow[from] >> to & 1));
+    must(from < SESSION_STATES && (may_follow[from] >> to & 1));
     /* Release: the slot's fields before its state; pairs with the acquire in session_slots_adopt. */
     atomic_store_explicit(&s->state, (uint32_t)to, memory_order_release);
 }
@@ -85,8 +109,9 @@ static enum err allocate(struct session_slots **out, struct arena *arena, struct
     if (slots) {
         slots->free = calloc(count, sizeof *slots->free);
         slots->retired = calloc(count, sizeof *slots->retired);
+        slots->kept = calloc(count, sizeof *slots->kept);
     }
-    if (!slots || !slots->free || !slots->retired) {
+    if (!slots || !slots->free || !slots->retired || !slots->kept) {
         session_slots_close(slots);
         return because(why, ERR_NOMEM, "there is no memory left to keep account of %u sessions", count);
     }
@@ -107,6 +132,14 @@ enum err session_slots_open(struct session_slots **out, struct arena *arena, str
         slots->free_count++;
     }
     return OK;
+}
+
+/* Bounds first: they say how much there is to sum. */
+static bool is_undamaged(const struct session_slot *s)
+{
+    uint32_t tokens = session_progress(s).tokens;
+    return s->client_bytes <= sizeof s->client && s->facts_crc == facts_crc(s) &&
+           s->tokens_crc[tokens % 2] == crc32c(0, s->tokens, tokens * sizeof *s->tokens);
 }
 
 /* Everything that a later reader takes from a slot without asking again. */
@@ -132,9 +165,13 @@ enum err session_slots_adopt(struct session_slots **out, struct arena *arena, ui
         struct session_slot *s = session_at(arena, slot);
         /* Acquire: pairs with the release in move(). */
         uint32_t state = atomic_load_explicit(&s->state, memory_order_acquire);
-        bool live = state == SESSION_LIVE && is_in_bounds(arena, s);
-        *dropped += state == SESSION_LIVE && !live;
-        if (!live) {
+        bool wanted = state == SESSION_LIVE || state == SESSION_KEPT;
+        bool good = wanted && is_in_bounds(arena, s) && is_undamaged(s);
+        *dropped += wanted && !good;
+        atomic_store_explicit(&s->last_plan, 0, memory_order_relaxed); /* the groups that had plans are gone */
+        if (good && state == SESSION_KEPT)
+            slots->kept[slots->kept_count++] = slot;
+        if (!good) {
             /* Not by move(): what a dead coordinator left may be no state at all. Release as in move(). */
             atomic_store_explicit(&s->state, SESSION_FREE, memory_order_release);
             slots->free[slots->free_count++] = slot;
@@ -149,11 +186,43 @@ void session_slots_close(struct session_slots *slots)
         return;
     free(slots->free);
     free(slots->retired);
+    free(slots->kept);
     free(slots);
+}
+
+static void forget_kept(struct session_slots *slots, uint32_t slot)
+{
+    uint32_t at = 0;
+    while (at < slots->kept_count && slots->kept[at] != slot)
+        at++;
+    must(at < slots->kept_count);
+    slots->kept_count--;
+    memmove(slots->kept + at, slots->kept + at + 1, (slots->kept_count - at) * sizeof *slots->kept);
+}
+
+static uint64_t last_plan_of(const struct session_slots *slots, uint32_t slot)
+{
+    return atomic_load_explicit(&session_at(slots->arena, slot)->last_plan, memory_order_relaxed); /* our own store */
+}
+
+static void free_longest_kept(struct session_slots *slots)
+{
+    for (uint32_t i = 0; i < slots->kept_count; i++) {
+        uint32_t slot = slots->kept[i];
+        if (last_plan_of(slots, slot) > slots->answered)
+            continue;
+        forget_kept(slots, slot);
+        move(slots, slot, SESSION_RETIRED);
+        move(slots, slot, SESSION_FREE);
+        slots->free[slots->free_count++] = slot;
+        return;
+    }
 }
 
 uint32_t session_slots_take(struct session_slots *slots)
 {
+    if (slots->free_count == 0)
+        free_longest_kept(slots);
     if (slots->free_count == 0)
         return SESSION_NONE;
     uint32_t slot = slots->free[--slots->free_count];
@@ -164,7 +233,8 @@ uint32_t session_slots_take(struct session_slots *slots)
     s->salt = 0;
     s->group = 0;
     memset(&s->sampling, 0, sizeof s->sampling);
-    memset(s->client, 0, sizeof s->client);
+    memset(s->client, 0, s->client_bytes <= sizeof s->client ? s->client_bytes : sizeof s->client);
+    s->client_bytes = 0;
     atomic_store_explicit(&s->last_plan, 0, memory_order_relaxed); /* published by state */
     session_commit(s, (struct session_progress){0, 0});
     /* Release: pairs with the acquire in session_read. */
@@ -173,9 +243,36 @@ uint32_t session_slots_take(struct session_slots *slots)
     return slot;
 }
 
+static enum session_state state_of(const struct session_slots *slots, uint32_t slot)
+{
+    return (enum session_state)atomic_load_explicit(&session_at(slots->arena, slot)->state, memory_order_relaxed); /* our own store */
+}
+
+void session_slots_keep(struct session_slots *slots, uint32_t slot, uint64_t last_plan)
+{
+    atomic_store_explicit(&session_at(slots->arena, slot)->last_plan, last_plan, memory_order_relaxed); /* as in release */
+    move(slots, slot, SESSION_KEPT);
+    slots->kept[slots->kept_count++] = slot;
+}
+
+void session_slots_resume(struct session_slots *slots, uint32_t slot)
+{
+    forget_kept(slots, slot);
+    move(slots, slot, SESSION_LIVE);
+}
+
+bool session_slots_hold(const struct session_slots *slots, uint32_t slot, uint32_t generation)
+{
+    enum session_state state = state_of(slots, slot);
+    return (state == SESSION_LIVE || state == SESSION_KEPT) &&
+           atomic_load_explicit(&session_at(slots->arena, slot)->generation, memory_order_relaxed) == generation; /* our own store */
+}
+
 void session_slots_release(struct session_slots *slots, uint32_t slot, uint64_t last_plan)
 {
     struct session_slot *s = session_at(slots->arena, slot);
+    if (state_of(slots, slot) == SESSION_KEPT)
+        forget_kept(slots, slot);
     atomic_store_explicit(&s->last_plan, last_plan, memory_order_relaxed); /* for this thread and inspect */
     move(slots, slot, SESSION_RETIRED);
     slots->retired[slots->retired_count++] = slot;
@@ -183,6 +280,7 @@ void session_slots_release(struct session_slots *slots, uint32_t slot, uint64_t 
 
 void session_slots_reclaim(struct session_slots *slots, uint64_t answered)
 {
+    slots->answered = answered;
     for (uint32_t i = 0; i < slots->retired_count;) {
         uint32_t slot = slots->retired[i];
         /* Relaxed: only this thread writes it. */
@@ -203,5 +301,10 @@ uint32_t session_slots_free(const struct session_slots *slots)
 
 uint32_t session_slots_live(const struct session_slots *slots)
 {
-    return slots->slots - slots->free_count - slots->retired_count;
+    return slots->slots - slots->free_count - slots->retired_count - slots->kept_count;
+}
+
+uint32_t session_slots_kept(const struct session_slots *slots)
+{
+    return slots->kept_count;
 }

@@ -105,6 +105,23 @@ static void other_model_words(struct arena *a)
 {
     a->table.base[a->layout.model_at] ^= 1;
 }
+static void cut_off_while_adopting(struct arena *a)
+{
+    arena_set_state(a, ARENA_ADOPTING);
+}
+static void killed_its_owners(struct arena *a)
+{
+    atomic_store(&writable_header(a)->takeovers, TAKEOVERS_MOST);
+}
+static void killed_its_owners_once_less(struct arena *a)
+{
+    atomic_store(&writable_header(a)->takeovers, TAKEOVERS_MOST - 1);
+}
+static void killed_its_owners_until_one_did_well(struct arena *a)
+{
+    killed_its_owners(a);
+    arena_does_well(a);
+}
 static void pages_are_gone(struct arena *a)
 {
     assert_int_equal(segment_remove(&a->home, "pages.0", NULL), OK);
@@ -121,6 +138,9 @@ static void whole_memory_is_adopted(void **state)
     (void)state;
     struct arena_geometry g = small_geometry();
     assert_int_equal(adopt_after(NULL, &g, SMALL_MODEL_HASH, NULL), OK);
+    assert_int_equal(adopt_after(cut_off_while_adopting, &g, SMALL_MODEL_HASH, NULL), OK);
+    assert_int_equal(adopt_after(killed_its_owners_once_less, &g, SMALL_MODEL_HASH, NULL), OK);
+    assert_int_equal(adopt_after(killed_its_owners_until_one_did_well, &g, SMALL_MODEL_HASH, NULL), OK);
 }
 
 static void doubtful_memory_is_refused_with_the_reason(void **state)
@@ -138,6 +158,7 @@ static void doubtful_memory_is_refused_with_the_reason(void **state)
         {no_magic, "not finished"},
         {half_made, "half-made"},
         {wild_state, "half-made"},
+        {killed_its_owners, "3 servers in a row"},
         {other_model_words, "describes its model"},
         {pages_are_gone, "could not open"},
         {pages_are_cut, "bytes where"},

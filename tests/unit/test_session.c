@@ -40,6 +40,7 @@ static uint32_t take_named(struct fixture *f, const char *id)
     s->tokens[0] = 11;
     s->tokens[1] = 12;
     session_commit(s, (struct session_progress){.tokens = 2, .kv = 0});
+    session_seal_facts(s);
     return slot;
 }
 
@@ -82,10 +83,10 @@ static void tokens_and_positions_are_committed_in_one_word(void **state)
 {
     struct fixture *f = *state;
     struct session_slot *s = session_at(f->arena, take_named(f, "a"));
-    session_commit(s, (struct session_progress){.tokens = 100, .kv = 99});
+    session_commit(s, (struct session_progress){.tokens = 3, .kv = 2});
     struct session_progress p = session_progress(s);
-    assert_int_equal(p.tokens, 100);
-    assert_int_equal(p.kv, 99);
+    assert_int_equal(p.tokens, 3);
+    assert_int_equal(p.kv, 2);
 }
 
 static void slots_do_not_overlap(void **state)
@@ -141,6 +142,75 @@ static void a_new_coordinator_finds_live_sessions_and_no_others(void **state)
         assert_int_not_equal(session_slots_take(f->slots), live);
 }
 
+static void a_kept_session_stays_until_its_slot_is_needed(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t old = take_named(f, "old"), young = take_named(f, "young");
+    uint32_t was = generation(f, old);
+    session_slots_keep(f->slots, old, 3);
+    session_slots_keep(f->slots, young, 2);
+    session_slots_reclaim(f->slots, 2);
+    for (uint32_t i = 0; i < 4; i++)
+        take_named(f, "x");
+    assert_int_equal(session_slots_take(f->slots), young); /* a plan may still name the older one */
+    assert_int_equal(session_slots_take(f->slots), SESSION_NONE);
+    assert_true(session_slots_hold(f->slots, old, was));
+    session_slots_reclaim(f->slots, 3);
+    session_slots_resume(f->slots, old);
+    assert_int_equal(session_slots_take(f->slots), SESSION_NONE);
+    session_slots_keep(f->slots, old, 3);
+    assert_int_equal(session_slots_take(f->slots), old);
+    assert_false(session_slots_hold(f->slots, old, was));
+}
+
+static void kept_sessions_are_found_by_the_next_coordinator(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t kept = take_named(f, "kept");
+    session_slots_keep(f->slots, kept, 9);
+    assert_int_equal(adopt(f), 0);
+    assert_int_equal(session_slots_kept(f->slots), 1);
+    assert_string_equal(session_at(f->arena, kept)->id, "kept");
+    session_slots_release(f->slots, kept, 0);
+    session_slots_reclaim(f->slots, 0);
+    assert_int_equal(session_slots_free(f->slots), 6);
+}
+
+/* A coordinator that dies between the tokens and the commit word leaves what was committed before. */
+static void a_commit_that_was_cut_off_never_was(void **state)
+{
+    struct fixture *f = *state;
+    struct session_slot *s = session_at(f->arena, take_named(f, "a"));
+    s->tokens[2] = 13;
+    s->tokens_crc[1] = 0xbad; /* the next commit's */
+    assert_int_equal(adopt(f), 0);
+    session_commit(s, (struct session_progress){.tokens = 3, .kv = 2});
+    assert_int_equal(adopt(f), 0);
+    assert_int_equal(session_progress(s).tokens, 3);
+}
+
+static void every_flipped_bit_of_a_session_is_noticed(void **state)
+{
+    struct fixture *f = *state;
+    struct session_slot *s = session_at(f->arena, take_named(f, "a"));
+    s->client_bytes = 40;
+    session_seal_facts(s);
+    const struct {
+        void *at;
+        size_t bytes;
+    } parts[] = {{s->id, sizeof s->id}, {&s->salt, 8}, {&s->sampling, sizeof s->sampling}, {s->client, 40}, {s->tokens, 8}, {&s->facts_crc, 4}};
+    for (size_t part = 0; part < sizeof parts / sizeof *parts; part++)
+        for (size_t byte = 0; byte < parts[part].bytes; byte++) {
+            uint8_t *at = (uint8_t *)parts[part].at + byte;
+            *at ^= 4;
+            assert_int_equal(adopt(f), 1);
+            *at ^= 4;
+            atomic_store(&s->state, SESSION_LIVE);
+        }
+    s->client_bytes = UINT32_MAX;
+    assert_int_equal(adopt(f), 1);
+}
+
 static void sessions_with_fields_out_of_bounds_are_dropped(void **state)
 {
     struct fixture *f = *state;
@@ -167,6 +237,10 @@ int main(void)
         TEST(slots_do_not_overlap),
         TEST(a_worker_gets_no_slot_that_its_plan_did_not_mean),
         TEST(a_new_coordinator_finds_live_sessions_and_no_others),
+        TEST(a_kept_session_stays_until_its_slot_is_needed),
+        TEST(kept_sessions_are_found_by_the_next_coordinator),
+        TEST(a_commit_that_was_cut_off_never_was),
+        TEST(every_flipped_bit_of_a_session_is_noticed),
         TEST(sessions_with_fields_out_of_bounds_are_dropped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
