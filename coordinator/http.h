@@ -104,6 +104,8 @@ struct http_limits http_default_limits(void);
  */
 enum err http_server_open(struct http_server **server, struct event_base *base, const struct http_server_config *config,
                           struct why *why);
+/* Whether http_server_open could listen there now; the same errors. */
+enum err http_server_try(const struct http_server_config *config, struct why *why);
 uint16_t http_server_port(const struct http_server *server);
 
 /* Requests that early() let pass or request() got and that are not over. */

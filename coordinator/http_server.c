@@ -221,6 +221,17 @@ static enum err listen_on(const char *host, const char *port, uint32_t send_buff
                    gai_strerror(error));
 }
 
+enum err http_server_try(const struct http_server_config *config, struct why *why)
+{
+    int fd;
+    char port[8];
+    snprintf(port, sizeof port, "%u", config->port);
+    enum err err = listen_on(config->host, port, config->limits.send_buffer_bytes, &fd, why);
+    if (err == OK)
+        close(fd);
+    return err;
+}
+
 static uint16_t port_of(int fd)
 {
     union {

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -15,6 +14,7 @@
 #include "base/must.h"
 #include "model/kernels/kernels.h"
 #include "shm/inspect.h"
+#include "shm/room.h"
 
 enum {
     KV_MEMORY_DEFAULT_MOST = 2u << 30,
@@ -118,12 +118,17 @@ void inference_wake(struct inference *f)
 
 /* ---- how much of everything ---- */
 
-static uint64_t free_shared_memory(const char *directory)
+static enum err choose_kv_bytes(const struct serve_options *o, uint64_t *bytes, struct why *why)
 {
-    struct statvfs fs;
-    if (statvfs(*directory ? directory : "/dev/shm", &fs))
-        return 0;
-    return (uint64_t)fs.f_bavail * fs.f_frsize;
+    struct room room;
+    enum err e = room_read(&room, o->shm_dir, why);
+    if (e)
+        return e;
+    if (!room.in_memory)
+        log_warn("%s is on a disk: pages will be written there, which is slow; --shm-dir wants a tmpfs or hugetlbfs", o->shm_dir);
+    uint64_t third = room_bytes(&room) / 3;
+    *bytes = o->kv_memory ? o->kv_memory : third < KV_MEMORY_DEFAULT_MOST ? third : KV_MEMORY_DEFAULT_MOST;
+    return OK;
 }
 
 static enum err choose_workers(struct inference *f, const struct serve_options *o, struct why *why)
@@ -141,16 +146,22 @@ static enum err choose_workers(struct inference *f, const struct serve_options *
     return OK;
 }
 
+static enum err check_sessions(const struct serve_options *o, struct why *why)
+{
+    if (o->max_sessions > o->session_slots)
+        return because(why, ERR_INVALID, "--max-sessions %u is more than --session-slots %u", o->max_sessions, o->session_slots);
+    return OK;
+}
+
 static enum err choose_geometry(struct inference *f, const struct serve_options *o, struct arena_geometry *g, struct why *why)
 {
     const struct served_model *served = &f->checkpoint.served;
     uint32_t nodes = f->topology.nodes < f->groups ? f->topology.nodes : f->groups;
     uint64_t page_bytes = model_page_bytes(&served->model);
-    uint64_t kv = o->kv_memory;
-    if (!kv) {
-        kv = free_shared_memory(o->shm_dir) / 3;
-        kv = kv < KV_MEMORY_DEFAULT_MOST ? kv : KV_MEMORY_DEFAULT_MOST;
-    }
+    uint64_t kv;
+    enum err e = choose_kv_bytes(o, &kv, why);
+    if (e)
+        return e;
     uint64_t pages = kv / page_bytes / nodes;
     if (pages < 2 || pages > UINT32_MAX / 4)
         return because(why, ERR_INVALID, "--kv-memory of %llu bytes makes %llu pages of %llu bytes on each of %u nodes; at least 2 are needed",
@@ -316,8 +327,6 @@ static enum err start_scheduler(struct inference *f, const struct serve_options 
         .max_gap_us = o->max_gap_ms * 1000,
         .adopt = f->adopted,
     };
-    if (config.max_sessions > o->session_slots)
-        return because(why, ERR_INVALID, "--max-sessions %u is more than --session-slots %u", config.max_sessions, o->session_slots);
     struct scheduler_hooks hooks = {.send = send_plan, .result = read_result, .world = f};
     enum err e = scheduler_open(&f->scheduler, &config, &hooks, why);
     if (e)
@@ -365,6 +374,8 @@ enum err inference_open(struct inference *f, struct event_base *loop, const stru
         e = topology_read(&f->topology, o->fake_nodes, why);
     if (!e)
         e = choose_workers(f, o, why);
+    if (!e)
+        e = check_sessions(o, why);
     if (!e)
         e = checkpoint_open(&f->checkpoint, o->model, o->ctx, STEP_BUDGET + o->session_slots, why);
     if (!e)

@@ -229,6 +229,8 @@ enum err serve_options_read_file(struct serve_options *o, const char *path, stru
         if (e)
             because(why, e, "%.200s:%u: %.250s", path, number, what.text);
     }
+    if (!e && ferror(file))
+        e = because_errno(why, ERR_IO, "could not read the configuration \"%.200s\"", path);
     fclose(file);
     return e;
 }

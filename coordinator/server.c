@@ -160,22 +160,25 @@ static enum err open_loop(struct server *s, struct why *why)
     return OK;
 }
 
-static enum err open_http(struct server *s, struct why *why)
+static struct http_server_config http_config(struct server *s)
 {
     struct http_server_config config = {
         .host = s->options->host, .port = (uint16_t)s->options->port, .limits = http_default_limits(), .callbacks = routes_callbacks(), .arg = s};
     config.limits.body_bytes = s->options->max_body;
     if (s->options->max_connections)
         config.limits.max_connections = s->options->max_connections;
-    return http_server_open(&s->http, s->loop, &config, why);
+    return config;
 }
 
 static enum err server_open(struct server *s, struct why *why)
 {
     struct inference_hooks hooks = {.ready = on_ready, .stepped = on_stepped, .progress = on_progress, .hopeless = on_hopeless, .owner = s};
+    struct http_server_config http = http_config(s);
     enum err e = check_options(s->options, why);
     if (!e)
         e = api_keys_open(&s->keys, s->options->api_key_file, why);
+    if (!e)
+        e = http_server_try(&http, why); /* now, not after minutes of reserving memory */
     if (!e)
         e = open_loop(s, why);
     if (!e)
@@ -183,7 +186,7 @@ static enum err server_open(struct server *s, struct why *why)
     if (!e)
         e = job_pool_open(&s->jobs, s->loop, HELPER_THREADS, why);
     if (!e)
-        e = open_http(s, why);
+        e = http_server_open(&s->http, s->loop, &http, why);
     return e;
 }
 
@@ -227,7 +230,7 @@ int server_run(const struct serve_options *options)
     enum err e = server_open(s, &why);
     if (e) {
         log_error("%s", why.text);
-        s->exit_code = 1;
+        s->exit_code = e == ERR_INVALID ? 2 : 1; /* what was asked for can never be; or not here and now */
     } else {
         log_info("quire %s: listening on http://%s:%u/, %u workers in %u groups", QUIRE_VERSION, options->host, http_server_port(s->http),
                  s->inference.workers, s->inference.groups);

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/must.h"
 #include "shm/crc32c.h"
+#include "shm/room.h"
 
 enum { NO_GROUP = UINT32_MAX };
 
@@ -191,6 +192,9 @@ enum err arena_create(struct arena *a, const struct segment_home *home, const st
     const struct arena_geometry *g = &a->geometry;
     bool huge = false, unused;
 
+    err = room_check(home->directory, a->layout.total_bytes, why); /* before others lose what they need */
+    if (err != OK)
+        return err;
     err = segment_create(&a->table, home, "table", a->layout.table_bytes, -1, why);
     if (err != OK)
         return err; /* the name exists: what is there belongs to somebody else */

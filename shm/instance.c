@@ -64,7 +64,8 @@ enum err instance_hold(struct instance *instance, const char *name, const char *
     for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
         int fd = segment_open_file(&instance->home, "lock", O_RDWR | O_CREAT);
         if (fd < 0)
-            return because_errno(why, ERR_IO, "could not open the lock file of server \"%s\"", name);
+            return because_errno(why, ERR_IO, "could not make the lock file of server \"%s\" in %s", name,
+                                 *instance->home.directory ? instance->home.directory : "/dev/shm");
         if (lock_now(fd, LOCK_EX) == 0) {
             if (is_current(&instance->home, fd)) {
                 err = write_pid(fd, why);

@@ -188,6 +188,8 @@ enum err segment_attach(struct segment *s, const struct segment_home *home, cons
 {
     *s = (struct segment){0};
     int fd = segment_open_file(home, what, access == SEGMENT_WRITE ? O_RDWR : O_RDONLY);
+    if (fd < 0 && errno == ENOENT && strcmp(what, "table") == 0)
+        return because(why, ERR_INVALID, "there is no memory of a server \"%s\" in %s", home->name, directory_of(home));
     if (fd < 0)
         return because_errno(why, errno == ENOENT ? ERR_INVALID : ERR_IO,
                              "could not open shared memory \"%s\" of server \"%s\"", what, home->name);
