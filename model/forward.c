@@ -408,7 +408,6 @@ static void project_v(struct forward *f, const struct batch *b, uint32_t layer, 
             for (uint32_t i = 0; i < run->count; i++)
                 store_v(f, run, run->position + i, layer, f->out[0] + (size_t)(run->first_row + i) * CHUNK_ROWS, first, end);
     }
-    fault_point(FAULT_WORKER_KV_WRITTEN);
 }
 
 /* My rows of Wq, Wk and Wv. */
@@ -465,6 +464,7 @@ void forward_qkv(struct forward *f, const struct batch *b, uint32_t layer)
             rotate(f, layer, position, k_row, k.first, k.end);
             store_k(f, run, position, layer, k_row, k.first, k.end);
         }
+    fault_point(FAULT_WORKER_KV_WRITTEN);
 }
 
 /* ---- attention ---- */
