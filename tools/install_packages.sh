@@ -3,7 +3,7 @@
 # database once and does nothing.
 #
 #   install_packages.sh build    what compiling and running need
-#   install_packages.sh test     what only the tests need: a browser for the page's tests, Python environments
+#   install_packages.sh test     what only the tests need: a browser and its driver for the page's tests, Python environments
 #   install_packages.sh lint     what only lint and coverage need; 0.5 GB, so not part of `build`
 #
 # Debian 12, Debian 13 and Ubuntu 24.04 name these packages alike; what differs is treated below where it does.
@@ -81,9 +81,11 @@ cargo_package()
     stop "no package of this system holds cargo $wanted or newer: install it from https://rustup.rs"
 }
 
+# The page's tests drive a browser through its driver: one without the other is as good as none.
 browser_lacks()
 {
     local browser
+    command -v chromedriver >/dev/null || return 0
     for browser in chromium chromium-browser google-chrome google-chrome-stable; do
         command -v "$browser" >/dev/null && return 1
     done
@@ -116,9 +118,9 @@ fi
 if [ "$purpose" = test ] && browser_lacks; then
     # Ubuntu's chromium is a snap, which runs in no container: there the page's tests look for another browser or skip.
     if grep -q '^ID=debian' /etc/os-release; then
-        missing+=(chromium)
+        missing+=(chromium chromium-driver)
     else
-        say "no Chromium or Chrome on PATH and no package of it here: the tests of the web page will be skipped"
+        say "no Chromium or Chrome with its chromedriver on PATH and no package of them here: the page's tests will be skipped"
     fi
 fi
 
