@@ -238,7 +238,8 @@ def matrix(bench):
     for b in batches:
         bench.say(f"matrix: memory of {b} sequences")
         length = lengths[-1]
-        pages = pages_at_most(bench, bench.model_path(f"{bench.matrix_shape}:{types[0]}"), b, length, gen)
+        said = gen if not bench.quick else 1000  # long enough to be seen
+        pages = pages_at_most(bench, bench.model_path(f"{bench.matrix_shape}:{types[0]}"), b, length, said)
         row.lines.append(Line(f"KV pages of 16 tokens held, {b} x {length}", "pages", Spread.of([pages])))
         row.raw.append({"batch": b, "sequence": length, "pages": pages})
     row.notes.append("memory: pages are the same for every weight type; linear in the batch when the last lines double with it")
