@@ -61,6 +61,8 @@ extern const struct architecture arch_llama;
 extern const struct architecture arch_qwen2;
 extern const struct architecture arch_qwen3;
 extern const struct architecture arch_phi3;
+extern const struct architecture arch_olmo2;
+extern const struct architecture arch_gpt2;
 
 /* Passes of which several families differ in tensors and numbers alone. */
 enum err arch_llama_run(struct forward *f, const struct batch *b);

@@ -1,5 +1,5 @@
 /*
- * forward_internal: the parts of which an arch_*.c puts its forward pass together. For forward.c and arch_*.c only.
+ * forward_internal: the parts of which an arch_*.c puts its forward pass together. For forward*.c and arch_*.c only.
  *
  * Each part does this rank's share and meets nobody; the pass says where ranks meet. Between two meetings every rank reads
  * only what was written before the first of them, and writes only its own rows.
@@ -43,6 +43,9 @@ void forward_embed(struct forward *f, const struct batch *b);
 /* The next inputs: rms_norm(hidden) * weight, all rows. */
 void forward_take_normed(struct forward *f, const struct batch *b, const struct weight_vector *weight);
 
+/* The next inputs: layer_norm(hidden) * weight + bias, all rows. */
+void forward_take_layer_normed(struct forward *f, const struct batch *b, const struct weight_vector *weight, const struct weight_vector *bias);
+
 /* The next inputs: rows of a shared buffer of `cols` columns, all rows. */
 void forward_take(struct forward *f, const struct batch *b, const float *x, uint32_t cols);
 
@@ -52,14 +55,28 @@ void forward_take(struct forward *f, const struct batch *b, const float *x, uint
  */
 void forward_qkv(struct forward *f, const struct batch *b, uint32_t layer);
 
+/*
+ * The same for models that normalise q and k whole, in two parts with a meeting between them: my rows of q, k into shared q, k and
+ * of v into the pages, reading the inputs; then, for every ranks-th token, q and k normalised and rotated, and k into the pages.
+ */
+void forward_qkv_unnormed(struct forward *f, const struct batch *b, uint32_t layer);
+void forward_norm_qk(struct forward *f, const struct batch *b, uint32_t layer);
+
 /* My units of softmax(scale q k') v over the positions of each sequence so far, or in its window: shared q and pages into shared attn. */
 void forward_attend(struct forward *f, const struct batch *b, uint32_t layer);
 
-/* hidden += w x, my rows. Reads the inputs. */
+/* hidden += w x (+ bias), my rows. Reads the inputs. */
 void forward_add(struct forward *f, const struct weight *w);
+void forward_add_biased(struct forward *f, const struct weight *w, const struct weight_vector *bias);
 
-/* act = silu(gate x) * (up x), my rows of both. Reads the inputs. */
+/* In two parts with a meeting between them: branch = w x, my rows, reading the inputs; hidden += rms_norm(branch) * weight, every ranks-th token. */
+void forward_branch(struct forward *f, const struct weight *w);
+void forward_add_normed(struct forward *f, const struct batch *b, const struct weight_vector *weight);
+
+/* act = silu(gate x) * (up x), or gelu(gate x) * (up x), or gelu(up x + bias); my rows of all. Reads the inputs. */
 void forward_gated(struct forward *f, const struct weight *gate, const struct weight *up);
+void forward_gated_gelu(struct forward *f, const struct weight *gate, const struct weight *up);
+void forward_gelu(struct forward *f, const struct weight *up, const struct weight_vector *bias);
 
 static inline enum err forward_meet(struct forward *f)
 {

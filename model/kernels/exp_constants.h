@@ -23,4 +23,8 @@
 #define EXP_C5 0x1.120be2p-7f
 #define EXP_C6 0x1.6d117cp-10f
 
+/* GELU, see kernels.h: -2 sqrt(2 / pi), and that times 0.044715. */
+#define GELU_LINE -1.5957691216057308f
+#define GELU_CUBE -0.07135481627259990f
+
 #endif

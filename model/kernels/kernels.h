@@ -122,6 +122,12 @@ struct kernels {
     /* out[i] = gate[i] / (1 + kernel_expf(-gate[i])) * up[i] */
     void (*swiglu)(float *out, const float *gate, const float *up, uint32_t n);
 
+    /*
+     * out[i] = x[i] / (1 + kernel_expf(z)) * up[i], z = x[i] * fmaf(x[i] * x[i], GELU_CUBE, GELU_LINE): the tanh form of GELU,
+     * 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))), by (1 + tanh(t)) / 2 = 1 / (1 + exp(-2 t)). up NULL: without that factor.
+     */
+    void (*gelu)(float *out, const float *x, const float *up, uint32_t n);
+
     void (*attend)(const struct attention *a);
 
     /* max over n > 0 values, and the sum of (double)kernel_expf(x - max) by the 16-lane rule in double. */
@@ -153,5 +159,14 @@ const struct kernels *kernels_choose(const char *name_or_null);
  * floats apart. Plain C: not hot.
  */
 void rope_rotate(float *x, uint32_t heads, size_t head_stride, uint32_t pairs, const float *cos_sin);
+
+/*
+ * y[i] = (x[i] - mean) * inv * weight[i] + bias[i], inv = 1 / sqrtf(sum of (x - mean)^2 / n + eps); both sums by the 16-lane rule,
+ * with products rounded. y may be x. Plain C: not hot.
+ */
+void layer_norm(float *y, const float *x, const float *weight, const float *bias, uint32_t n, float eps);
+
+/* x[i] = cap * kernel_tanhf(x[i] / cap). Plain C. */
+void soft_cap(float *x, uint32_t n, float cap);
 
 #endif

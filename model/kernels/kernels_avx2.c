@@ -100,6 +100,17 @@ static void swiglu(float *out, const float *gate, const float *up, uint32_t n)
     }
 }
 
+static void gelu(float *out, const float *x, const float *up, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i += 8) {
+        uint32_t count = lanes_left(i, n);
+        __m256 v = load_lanes(x + i, count);
+        __m256 inner = _mm256_fmadd_ps(_mm256_mul_ps(v, v), _mm256_set1_ps(GELU_CUBE), _mm256_set1_ps(GELU_LINE));
+        __m256 y = _mm256_div_ps(v, _mm256_add_ps(_mm256_set1_ps(1.0f), exp_lanes(_mm256_mul_ps(v, inner))));
+        store_lanes(out + i, count, up ? _mm256_mul_ps(y, load_lanes(up + i, count)) : y);
+    }
+}
+
 static void max_sum_exp(const float *x, uint32_t n, float *max, double *sum)
 {
     float m = x[0];
@@ -145,6 +156,7 @@ const struct kernels kernels_avx2 = {
     .product = product_avx2,
     .rms_norm = rms_norm,
     .swiglu = swiglu,
+    .gelu = gelu,
     .attend = attend_avx2,
     .max_sum_exp = max_sum_exp,
     .to_f16 = to_f16,

@@ -95,6 +95,18 @@ static void swiglu(float *out, const float *gate, const float *up, uint32_t n)
     }
 }
 
+static void gelu(float *out, const float *x, const float *up, uint32_t n)
+{
+    const __m512 one = _mm512_set1_ps(1.0f), cube = _mm512_set1_ps(GELU_CUBE), line = _mm512_set1_ps(GELU_LINE);
+    for (uint32_t i = 0; i < n; i += 16) {
+        __mmask16 mask = lanes_left(i, n);
+        __m512 v = _mm512_maskz_loadu_ps(mask, x + i);
+        __m512 z = _mm512_mul_ps(v, _mm512_fmadd_ps(_mm512_mul_ps(v, v), cube, line));
+        __m512 y = _mm512_div_ps(v, _mm512_add_ps(one, exp_lanes(z)));
+        _mm512_mask_storeu_ps(out + i, mask, up ? _mm512_mul_ps(y, _mm512_maskz_loadu_ps(mask, up + i)) : y);
+    }
+}
+
 static void max_sum_exp(const float *x, uint32_t n, float *max, double *sum)
 {
     __m512 m = _mm512_set1_ps(-INFINITY);
@@ -136,6 +148,7 @@ const struct kernels kernels_avx512 = {
     .product = product_avx512,
     .rms_norm = rms_norm,
     .swiglu = swiglu,
+    .gelu = gelu,
     .attend = attend_avx512,
     .max_sum_exp = max_sum_exp,
     .to_f16 = to_f16,

@@ -70,3 +70,31 @@ void rope_rotate(float *x, uint32_t heads, size_t head_stride, uint32_t pairs, c
         }
     }
 }
+
+/* The order of the kernels' sums: element i in lane i % 16, then the tree 8-4-2-1. */
+static float sum_of_lanes(float lane[16])
+{
+    for (uint32_t width = 8; width > 0; width /= 2)
+        for (uint32_t i = 0; i < width; i++)
+            lane[i] += lane[i + width];
+    return lane[0];
+}
+
+void layer_norm(float *y, const float *x, const float *weight, const float *bias, uint32_t n, float eps)
+{
+    float lane[16] = {0}, square[16] = {0};
+    for (uint32_t i = 0; i < n; i++)
+        lane[i % 16] += x[i];
+    float mean = sum_of_lanes(lane) / (float)n;
+    for (uint32_t i = 0; i < n; i++)
+        square[i % 16] += (x[i] - mean) * (x[i] - mean);
+    float inverse = 1.0f / sqrtf(sum_of_lanes(square) / (float)n + eps);
+    for (uint32_t i = 0; i < n; i++)
+        y[i] = (x[i] - mean) * inverse * weight[i] + bias[i];
+}
+
+void soft_cap(float *x, uint32_t n, float cap)
+{
+    for (uint32_t i = 0; i < n; i++)
+        x[i] = cap * kernel_tanhf(x[i] / cap);
+}

@@ -210,6 +210,15 @@ static void swiglu(float *out, const float *gate, const float *up, uint32_t n)
         out[i] = gate[i] / (1.0f + kernel_expf(-gate[i])) * up[i];
 }
 
+static void gelu(float *out, const float *x, const float *up, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        float z = x[i] * fmaf(x[i] * x[i], GELU_CUBE, GELU_LINE);
+        float y = x[i] / (1.0f + kernel_expf(z));
+        out[i] = up ? y * up[i] : y;
+    }
+}
+
 /* Scores of positions [first, last) of one chunk into score[position % ATTENTION_GRID]. */
 static void score_chunk(const struct attention *a, const float *q, uint32_t first, uint32_t last, float *score)
 {
@@ -313,6 +322,7 @@ const struct kernels kernels_reference = {
     .product = product,
     .rms_norm = rms_norm,
     .swiglu = swiglu,
+    .gelu = gelu,
     .attend = attend,
     .max_sum_exp = max_sum_exp,
     .to_f16 = to_f16,

@@ -32,6 +32,9 @@ static struct golden goldens[] = {
     {"tiny/phi3/model-f32.gguf", "tiny/phi3/golden-f32.json", .bounds = &with_float_weights, .context = 256, .rope_factors = "short"},
     {"tiny/phi3/model-f32.gguf", "tiny/phi3/golden-f32.json", .bounds = &with_float_weights, .rope_factors = "long"},
     {"tiny/phi3/model-q4_0.gguf", "tiny/phi3/golden-q4_0.json", .bounds = &with_8_bit_activations, .context = 256, .rope_factors = "short"},
+    GOLDEN("olmo2", "f32", with_float_weights),
+    GOLDEN("gpt2", "f32", with_float_weights),
+    GOLDEN("gpt2", "q8_0", with_8_bit_activations),
 };
 enum { GOLDENS = sizeof goldens / sizeof *goldens };
 

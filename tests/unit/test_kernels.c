@@ -300,6 +300,12 @@ static void check_vectors(const struct kernels *k)
         k->swiglu(got, x, w, n);
         kernels_reference.swiglu(expected, x, w, n);
         assert_same_floats("swiglu", got, expected, n);
+        k->gelu(got, x, w, n);
+        kernels_reference.gelu(expected, x, w, n);
+        assert_same_floats("gelu", got, expected, n);
+        k->gelu(got, x, NULL, n);
+        kernels_reference.gelu(expected, x, NULL, n);
+        assert_same_floats("gelu without a factor", got, expected, n);
         float max_got, max_expected;
         double sum_got, sum_expected;
         k->max_sum_exp(x, n, &max_got, &sum_got);
@@ -579,12 +585,51 @@ static void sets_are_chosen_by_name(void **state)
     assert_null(kernels_choose("abacus"));
 }
 
+static void gelu_is_its_formula(void **state)
+{
+    (void)state;
+    for (int i = -3000; i <= 3000; i++) {
+        float x = (float)i / 100.0f, got;
+        kernels_reference.gelu(&got, &x, NULL, 1);
+        double expected = 0.5 * x * (1.0 + tanh(sqrt(2.0 / M_PI) * (x + 0.044715 * (double)x * x * x)));
+        assert_true(fabs(got - expected) <= 1e-6 * (1.0 + fabs(expected)));
+    }
+}
+
+static void layer_norm_and_soft_cap_are_their_formulas(void **state)
+{
+    (void)state;
+    for (uint32_t n = 1; n <= 100; n += 9) {
+        float x[100], w[100], b[100], got[100];
+        fill_inputs(x, n, 0);
+        fill_inputs(w, n, 0);
+        fill_inputs(b, n, 0);
+        double mean = 0, variance = 0;
+        for (uint32_t i = 0; i < n; i++)
+            mean += (double)x[i] / n;
+        for (uint32_t i = 0; i < n; i++)
+            variance += (x[i] - mean) * (x[i] - mean) / n;
+        layer_norm(got, x, w, b, n, 1e-5f);
+        for (uint32_t i = 0; i < n; i++) {
+            double expected = (x[i] - mean) / sqrt(variance + 1e-5) * w[i] + b[i];
+            assert_true(fabs(got[i] - expected) <= 1e-4 * (1.0 + fabs(expected)));
+        }
+        for (uint32_t i = 0; i < n; i++)
+            got[i] = 10.0f * x[i];
+        soft_cap(got, n, 3.0f);
+        for (uint32_t i = 0; i < n; i++)
+            assert_true(fabs(got[i] - 3.0 * tanh(10.0 * (double)x[i] / 3.0)) <= 1e-5);
+    }
+}
+
 int main(void)
 {
     const char *seed = getenv("QUIRE_SEED");
     random_state = seed ? strtoull(seed, NULL, 0) : (uint64_t)(uintptr_t)&seed;
     printf("seed %llu\n", (unsigned long long)random_state);
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(gelu_is_its_formula),
+        cmocka_unit_test(layer_norm_and_soft_cap_are_their_formulas),
         cmocka_unit_test(quantised_inputs_are_the_reference_s),
         cmocka_unit_test(products_are_the_reference_s_for_every_type),
         cmocka_unit_test(a_token_s_result_knows_neither_neighbours_nor_row_ranges),

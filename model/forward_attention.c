@@ -1,0 +1,262 @@
+/*
+ * forward_attention: queries, keys and values, from their products to the pages, and attention over the pages.
+ */
+#include <string.h>
+
+#include "base/fault.h"
+#include "model/forward_products.h"
+
+enum { QUERY_BLOCK = 32 }; /* query positions of one unit of attention */
+
+/* ---- queries, keys and values ---- */
+
+/* Rows [from, to) of one head. */
+struct head_rows {
+    uint32_t head, from, to;
+};
+
+/* The rows from `row` on, up to `end` or to the end of their head; from == to: there are none. */
+static struct head_rows head_rows_at(uint32_t row, uint32_t end, uint32_t head_dim)
+{
+    if (row >= end)
+        return (struct head_rows){0, 0, 0};
+    uint32_t head = row / head_dim, left = end - head * head_dim;
+    return (struct head_rows){head, row % head_dim, left < head_dim ? left : head_dim};
+}
+
+static struct head_rows next_head(struct head_rows h, uint32_t end, uint32_t head_dim)
+{
+    return head_rows_at((h.head + 1) * head_dim, end, head_dim);
+}
+
+/* Rotates rows [first, end) of q or k at one position; x begins with row `first`. A pair is never cut: tiles are even. */
+static void rotate(const struct forward *f, uint32_t layer, uint32_t position, float *x, uint32_t first, uint32_t end)
+{
+    const struct model *m = f->m;
+    if (m->rope_pairs == 0)
+        return;
+    const float *cos_sin = model_vector(model_rope(m, layer), f->weights) + (size_t)position * m->rope_pairs * 2;
+    for (struct head_rows h = head_rows_at(first, end, m->head_dim); h.from < h.to; h = next_head(h, end, m->head_dim)) {
+        uint32_t to = least(h.to, 2 * m->rope_pairs);
+        if (h.from < to)
+            rope_rotate(x + h.head * m->head_dim + h.from - first, 1, 0, (to - h.from) / 2, cos_sin + h.from);
+    }
+}
+
+/* Normalises the heads of rows [first, end), which are whole, where the model does that. */
+static void norm_heads(const struct forward *f, const struct weight_vector *norm, float *x, uint32_t first, uint32_t end)
+{
+    const struct model *m = f->m;
+    if (norm->count != m->head_dim)
+        return;
+    for (uint32_t row = first; row < end; row += m->head_dim)
+        f->k->rms_norm(x + row - first, x + row - first, model_vector(norm, f->weights), m->head_dim, m->norm_eps);
+}
+
+static uint8_t *page_of(const struct batch_run *run, uint32_t position)
+{
+    return run->pages[position / ATTENTION_PAGE];
+}
+
+/* Rows [first, end) of K of one position into its slot: [head_dim / 2][16][2]. x begins with row `first`. */
+static void store_k(const struct forward *f, const struct batch_run *run, uint32_t position, uint32_t layer, const float *x, uint32_t first,
+                    uint32_t end)
+{
+    const struct model *m = f->m;
+    uint16_t half[MODEL_MAX_HEAD_DIM];
+    for (struct head_rows h = head_rows_at(first, end, m->head_dim); h.from < h.to; h = next_head(h, end, m->head_dim)) {
+        uint8_t *k = page_of(run, position) + model_page_k_offset(m, layer, h.head);
+        f->k->to_f16(half, x + h.head * m->head_dim + h.from - first, h.to - h.from);
+        for (uint32_t d = h.from; d < h.to; d += 2)
+            memcpy(k + ((size_t)d / 2 * ATTENTION_PAGE + position % ATTENTION_PAGE) * 4, half + d - h.from, 4);
+    }
+}
+
+/* The same for V: [16][head_dim]. */
+static void store_v(const struct forward *f, const struct batch_run *run, uint32_t position, uint32_t layer, const float *x, uint32_t first,
+                    uint32_t end)
+{
+    const struct model *m = f->m;
+    for (struct head_rows h = head_rows_at(first, end, m->head_dim); h.from < h.to; h = next_head(h, end, m->head_dim)) {
+        uint16_t *v = (uint16_t *)(void *)(page_of(run, position) + model_page_v_offset(m, layer, h.head));
+        f->k->to_f16(v + position % ATTENTION_PAGE * m->head_dim + h.from, x + h.head * m->head_dim + h.from - first, h.to - h.from);
+    }
+}
+
+/* x (tokens, w->rows) at the rows of r: w x + bias. */
+static void project(struct forward *f, const struct weight *w, const struct weight_vector *bias, struct tile_range r, float *x)
+{
+    struct tile_matrix matrix = model_matrix(w, f->weights);
+    struct row_range rows = rows_of(r, w);
+    forward_product(f, &matrix, r, x, w->rows, PRODUCT_STORE);
+    forward_add_bias(f, bias, x + rows.first, w->rows, rows.first, rows.end);
+}
+
+/* My rows of V: chunk by chunk, straight to the pages. */
+static void project_v(struct forward *f, const struct batch *b, uint32_t layer, struct tile_range v)
+{
+    const struct model_layer *l = &f->m->layer[layer];
+    struct tile_matrix matrix = model_matrix(&l->v, f->weights);
+    for (struct tile_range chunk = chunk_at(v.first, v.last); chunk.first < chunk.last; chunk = chunk_at(chunk.last, v.last)) {
+        uint32_t first = chunk.first * TILE_ROWS, end = first + forward_product_chunk(f, &matrix, chunk, f->out[0]);
+        forward_add_bias(f, &l->v_bias, f->out[0], CHUNK_ROWS, first, end);
+        for (const struct batch_run *run = b->runs; run < b->runs + b->run_count; run++)
+            for (uint32_t i = 0; i < run->count; i++)
+                store_v(f, run, run->position + i, layer, f->out[0] + (size_t)(run->first_row + i) * CHUNK_ROWS, first, end);
+    }
+}
+
+/* My rows of Wq, Wk and Wv. */
+struct qkv_share {
+    struct tile_range q, k, v;
+};
+
+/* Units of `unit` tiles as tiles of a matrix that has `tiles`. */
+static struct tile_range tiles_of_units(struct tile_range units, uint32_t unit, uint32_t tiles)
+{
+    return (struct tile_range){least(units.first * unit, tiles), least(units.last * unit, tiles)};
+}
+
+/* Tiles that stay in one rank: as many as make whole heads where heads are normalised. */
+static uint32_t qkv_unit(const struct model *m, const struct model_layer *l)
+{
+    uint32_t rows = m->head_dim;
+    if (l->q_norm.count != m->head_dim)
+        return 1;
+    while (rows % TILE_ROWS != 0)
+        rows += m->head_dim;
+    return rows / TILE_ROWS;
+}
+
+/* Wq, Wk and Wv count as one matrix, split evenly: a rank may own parts of several, or nothing. */
+static struct qkv_share share_qkv(const struct forward *f, const struct model_layer *l)
+{
+    uint32_t unit = qkv_unit(f->m, l), q_tiles = tiles_of(l->q.rows), kv_tiles = tiles_of(l->k.rows);
+    uint32_t q = (q_tiles + unit - 1) / unit, kv = (kv_tiles + unit - 1) / unit;
+    struct tile_range mine = share_of(f, q + 2 * kv);
+    return (struct qkv_share){
+        .q = tiles_of_units(within(mine, 0, q), unit, q_tiles),
+        .k = tiles_of_units(within(mine, q, kv), unit, kv_tiles),
+        .v = tiles_of_units(within(mine, q + kv, kv), unit, kv_tiles),
+    };
+}
+
+static void project_qkv(struct forward *f, const struct batch *b, uint32_t layer, struct qkv_share mine)
+{
+    const struct model_layer *l = &f->m->layer[layer];
+    project(f, &l->q, &l->q_bias, mine.q, f->shared.q);
+    project(f, &l->k, &l->k_bias, mine.k, f->shared.k);
+    project_v(f, b, layer, mine.v);
+}
+
+void forward_qkv(struct forward *f, const struct batch *b, uint32_t layer)
+{
+    const struct model_layer *l = &f->m->layer[layer];
+    struct qkv_share mine = share_qkv(f, l);
+    struct row_range q = rows_of(mine.q, &l->q), k = rows_of(mine.k, &l->k);
+    project_qkv(f, b, layer, mine);
+    for (const struct batch_run *run = b->runs; run < b->runs + b->run_count; run++)
+        for (uint32_t i = 0; i < run->count; i++) {
+            uint32_t position = run->position + i;
+            float *q_row = f->shared.q + (size_t)(run->first_row + i) * l->q.rows + q.first;
+            float *k_row = f->shared.k + (size_t)(run->first_row + i) * l->k.rows + k.first;
+            norm_heads(f, &l->q_norm, q_row, q.first, q.end);
+            rotate(f, layer, position, q_row, q.first, q.end);
+            norm_heads(f, &l->k_norm, k_row, k.first, k.end);
+            rotate(f, layer, position, k_row, k.first, k.end);
+            store_k(f, run, position, layer, k_row, k.first, k.end);
+        }
+    fault_point(FAULT_WORKER_KV_WRITTEN);
+}
+
+void forward_qkv_unnormed(struct forward *f, const struct batch *b, uint32_t layer)
+{
+    project_qkv(f, b, layer, share_qkv(f, &f->m->layer[layer]));
+}
+
+void forward_norm_qk(struct forward *f, const struct batch *b, uint32_t layer)
+{
+    const struct model *m = f->m;
+    const struct model_layer *l = &m->layer[layer];
+    for (const struct batch_run *run = b->runs; run < b->runs + b->run_count; run++)
+        for (uint32_t i = 0; i < run->count; i++) {
+            uint32_t row = run->first_row + i, position = run->position + i;
+            float *q = f->shared.q + (size_t)row * l->q.rows, *k = f->shared.k + (size_t)row * l->k.rows;
+            if (row % f->ranks != f->rank)
+                continue;
+            f->k->rms_norm(q, q, model_vector(&l->q_norm, f->weights), l->q.rows, m->norm_eps);
+            rotate(f, layer, position, q, 0, l->q.rows);
+            f->k->rms_norm(k, k, model_vector(&l->k_norm, f->weights), l->k.rows, m->norm_eps);
+            rotate(f, layer, position, k, 0, l->k.rows);
+            store_k(f, run, position, layer, k, 0, l->k.rows);
+        }
+    fault_point(FAULT_WORKER_KV_WRITTEN);
+}
+
+/* ---- attention ---- */
+
+/* Positions that the queries at positions [0, end) look at, together. */
+static uint64_t seen_before(uint32_t end, uint32_t window)
+{
+    uint64_t ramp = window && end > window ? window : end;
+    return ramp * (ramp + 1) / 2 + (end - ramp) * window;
+}
+
+/* Positions that `queries` queries from `position` on look at, together. */
+static uint64_t attention_cost(uint32_t position, uint32_t queries, uint32_t window)
+{
+    return seen_before(position + queries, window) - seen_before(position, window);
+}
+
+/* One unit: `heads` query heads from `head` on, which share kv_head, for queries [from, from + queries) of a run. */
+static void attend_unit(struct forward *f, const struct batch_run *run, uint32_t layer, uint32_t kv_head, uint32_t head, uint32_t heads,
+                        uint32_t from, uint32_t queries)
+{
+    const struct model *m = f->m;
+    size_t stride = (size_t)m->heads * m->head_dim;
+    size_t at = (run->first_row + from) * stride + (size_t)head * m->head_dim;
+    struct attention unit = {
+        .q = f->shared.q + at,
+        .q_stride = stride,
+        .out = f->shared.attn + at,
+        .out_stride = stride,
+        .queries = queries,
+        .first = run->position + from,
+        .heads = heads,
+        .head_dim = m->head_dim,
+        .window = model_window(m, layer),
+        .scale = m->attn_scale,
+        .softcap = m->attn_softcap,
+        .pages = (const uint8_t *const *)run->pages,
+        .k_offset = model_page_k_offset(m, layer, kv_head),
+        .v_offset = model_page_v_offset(m, layer, kv_head),
+        .scratch = f->attention_scratch,
+    };
+    f->k->attend(&unit);
+}
+
+/*
+ * Units in order of run, kv head, query heads, queries; a unit belongs to the rank in whose even part of the whole cost its
+ * middle falls. Every rank walks all units and does its own.
+ */
+void forward_attend(struct forward *f, const struct batch *b, uint32_t layer)
+{
+    const struct model *m = f->m;
+    uint32_t group = m->heads / m->kv_heads, window = model_window(m, layer);
+    uint64_t total = 0, before = 0;
+    for (uint32_t r = 0; r < b->run_count; r++)
+        total += attention_cost(b->runs[r].position, b->runs[r].count, window) * m->heads;
+
+    for (const struct batch_run *run = b->runs; run < b->runs + b->run_count; run++)
+        for (uint32_t first = 0, heads; first < m->heads; first += heads) {
+            uint32_t kv_head = first / group, left = (kv_head + 1) * group - first;
+            heads = left < ATTENTION_MAX_HEADS ? left : ATTENTION_MAX_HEADS;
+            for (uint32_t from = 0, queries; from < run->count; from += queries) {
+                queries = run->count - from < QUERY_BLOCK ? run->count - from : QUERY_BLOCK;
+                uint64_t cost = attention_cost(run->position + from, queries, window) * heads;
+                if ((2 * before + cost) * f->ranks / (2 * total) == f->rank)
+                    attend_unit(f, run, layer, kv_head, first, heads, from, queries);
+                before += cost;
+            }
+        }
+}
