@@ -349,6 +349,7 @@ static enum err start_workers(struct inference *f, struct event_base *loop, cons
         .prefill = o->prefill,
         .log_level = o->log_level,
         .pin = !o->no_pin,
+        .no_sandbox = o->no_sandbox,
         .workers = f->workers,
         .groups = f->groups,
         .spares = o->spares,

@@ -43,6 +43,7 @@ enum { OPTION_TEXT_BYTES = 512 };
     X(FLAG, keep, "keep", "", 0, 0, "a clean end leaves weights, pages and sessions in memory for the next start")              \
     X(TEXT, kernels, "kernels", "", 0, 0, "reference, avx2 or avx512; default: the best that this machine runs")           \
     X(FLAG, no_pin, "no-pin", "", 0, 0, "do not pin workers to cores")                                                     \
+    X(FLAG, no_sandbox, "no-sandbox", "", 0, 0, "let workers keep their rights, for debuggers")                            \
     X(TEXT, prefill, "prefill", "exact", 0, 0, "exact, or blas: float weights by OpenBLAS, outside the promise of equal bytes") \
     X(TEXT, log_level, "log-level", "info", 0, 0, "debug, info, warn or error")
 

@@ -172,7 +172,7 @@ static enum err start_process(struct supervisor *s, struct process *p, struct wh
     snprintf(generation, sizeof generation, "%u", p->generation);
     snprintf(parent, sizeof parent, "%d", (int)getpid());
     const struct segment_home *home = &s->config.arena->home;
-    const char *argv[24] = {s->config.worker_path, "--name", home->name, "--channel", s->channel_directory, "--slot", slot,
+    const char *argv[32] = {s->config.worker_path, "--name", home->name, "--channel", s->channel_directory, "--slot", slot,
                             "--generation", generation, "--parent", parent, "--log-level", s->config.log_level,
                             "--prefill", s->config.prefill, "--group", group};
     size_t n = 17;
@@ -186,6 +186,10 @@ static enum err start_process(struct supervisor *s, struct process *p, struct wh
     }
     if (!s->config.pin)
         argv[n++] = "--no-pin";
+    argv[n++] = "--model";
+    argv[n++] = s->config.model_path;
+    if (s->config.no_sandbox)
+        argv[n++] = "--no-sandbox";
     enum err e = worker_process_spawn(&p->child, (char *const *)argv, why);
     if (e)
         return e;

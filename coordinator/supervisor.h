@@ -35,6 +35,7 @@ struct supervisor_config {
     const char *prefill;      /* exact or blas */
     const char *log_level;    /* of the workers */
     bool pin;
+    bool no_sandbox;          /* of the workers: for debuggers */
     uint32_t workers, groups, spares;
     const struct topology *topology;
 };

@@ -2,7 +2,10 @@
 #include "worker/affinity.h"
 
 #include <hwloc.h>
+#include <pthread.h>
 #include <sched.h>
+
+#include "base/must.h"
 
 uint32_t affinity_cores(void)
 {
@@ -11,14 +14,33 @@ uint32_t affinity_cores(void)
     return cores > 0 ? (uint32_t)cores : 1;
 }
 
-static enum err pin_to_core(hwloc_topology_t machine, hwloc_obj_t core, struct why *why)
+/* Looked at once: it takes some 40 ms and reads hundreds of files, too many for a worker that takes a dead one's place. */
+static pthread_once_t looked = PTHREAD_ONCE_INIT;
+static hwloc_topology_t machine; /* NULL: could not be looked at; stays until the process ends */
+
+static void look(void)
+{
+    if (hwloc_topology_init(&machine) != 0) {
+        machine = NULL;
+    } else if (hwloc_topology_load(machine) != 0) {
+        hwloc_topology_destroy(machine);
+        machine = NULL;
+    }
+}
+
+void affinity_look(void)
+{
+    must(pthread_once(&looked, look) == 0);
+}
+
+static enum err pin_to_core(hwloc_obj_t core, struct why *why)
 {
     if (hwloc_set_cpubind(machine, core->cpuset, HWLOC_CPUBIND_THREAD) != 0)
         return because_errno(why, ERR_IO, "could not stay on core %u", core->os_index);
     return OK;
 }
 
-static enum err bind_to_node_of(hwloc_topology_t machine, hwloc_obj_t core, struct why *why)
+static enum err bind_to_node_of(hwloc_obj_t core, struct why *why)
 {
     if (hwloc_get_nbobjs_by_type(machine, HWLOC_OBJ_NUMANODE) < 2)
         return OK; /* nothing to choose */
@@ -32,20 +54,13 @@ enum err affinity_pin(uint32_t cpu, struct why *why)
 {
     if (cpu == AFFINITY_ANY)
         return OK;
-    hwloc_topology_t machine;
-    if (hwloc_topology_init(&machine) != 0)
-        return because(why, ERR_NOMEM, "could not look at the machine's cores: no memory");
-    enum err err = OK;
-    if (hwloc_topology_load(machine) != 0)
-        err = because_errno(why, ERR_IO, "could not look at the machine's cores");
-    hwloc_obj_t core = err == OK ? hwloc_get_pu_obj_by_os_index(machine, cpu) : NULL;
-    if (err == OK && !core)
-        err = because(why, ERR_INVALID,
-                      "could not stay on core %u: this machine has no such core, or it may not be used", cpu);
-    if (err == OK)
-        err = pin_to_core(machine, core, why);
-    if (err == OK)
-        err = bind_to_node_of(machine, core, why);
-    hwloc_topology_destroy(machine);
-    return err;
+    affinity_look();
+    if (!machine)
+        return because(why, ERR_IO, "could not look at the machine's cores");
+    hwloc_obj_t core = hwloc_get_pu_obj_by_os_index(machine, cpu);
+    if (!core)
+        return because(why, ERR_INVALID,
+                       "could not stay on core %u: this machine has no such core, or it may not be used", cpu);
+    enum err err = pin_to_core(core, why);
+    return err == OK ? bind_to_node_of(core, why) : err;
 }

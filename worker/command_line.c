@@ -22,7 +22,9 @@
     X("cores", required_argument, "N", "that the group may run on; default: all that this process may") \
     X("parent", required_argument, "PID", "process without which this one ends")                        \
     X("log-level", required_argument, "LEVEL", "debug, info, warn or error; default: info")             \
-    X("no-pin", no_argument, "", "stays on no core")
+    X("model", required_argument, "FILE", "that it may be told to build weights from")                 \
+    X("no-pin", no_argument, "", "stays on no core")                                                    \
+    X("no-sandbox", no_argument, "", "keeps its rights, for debuggers")
 
 const char *worker_usage(void)
 {
@@ -71,7 +73,7 @@ static enum err take(struct worker_options *o, const char *option, const char *t
         uint32_t *number;
     } places[] = {
         {"name", &o->name, NULL},       {"shm-dir", &o->shm_dir, NULL}, {"channel", &o->channel, NULL},
-        {"kernels", &o->kernels, NULL}, {"slot", NULL, &o->slot},       {"generation", NULL, &o->generation},
+        {"model", &o->model, NULL},     {"kernels", &o->kernels, NULL}, {"slot", NULL, &o->slot},       {"generation", NULL, &o->generation},
         {"group", NULL, &o->group},     {"cores", NULL, &o->cores},
     };
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
@@ -90,6 +92,10 @@ static enum err take(struct worker_options *o, const char *option, const char *t
         o->pin = false;
         return OK;
     }
+    if (strcmp(option, "no-sandbox") == 0) {
+        o->sandbox = false;
+        return OK;
+    }
     uint32_t parent = 0; /* the only one left */
     enum err err = take_number(option, text, INT_MAX, &parent, why);
     o->parent = (pid_t)parent;
@@ -104,7 +110,7 @@ enum err worker_options_parse(struct worker_options *o, int argc, char **argv, s
 #undef X
             {NULL, 0, NULL, 0},
     };
-    *o = (struct worker_options){.slot = UINT32_MAX, .group = WORKER_GROUP_NONE, .pin = true, .log_level = LOG_INFO};
+    *o = (struct worker_options){.slot = UINT32_MAX, .group = WORKER_GROUP_NONE, .pin = true, .sandbox = true, .log_level = LOG_INFO};
     optind = 0; /* glibc: start over, also in a second call */
     opterr = 0;
     int which, found;

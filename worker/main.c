@@ -1,6 +1,7 @@
 /*
  * quire-worker: the process around worker_run. What stays true: it dies with its coordinator, leaves no core dump (whose
- * writing would delay the end of its life lock by seconds), and is what the kernel should take first when memory runs out.
+ * writing would delay the end of its life lock by seconds), is what the kernel should take first when memory runs out, and
+ * has no rights beyond those of an ordinary process of its user.
  */
 #include <errno.h>
 #include <signal.h>
@@ -12,6 +13,7 @@
 
 #include "base/fault.h"
 #include "base/log.h"
+#include "worker/sandbox.h"
 #include "worker/worker.h"
 
 /* Ctrl-C and a service manager's SIGTERM reach the whole process group; when to stop is the coordinator's decision. */
@@ -63,7 +65,10 @@ int main(int argc, char **argv)
     char prefix[32];
     snprintf(prefix, sizeof prefix, "worker %u: ", options.slot);
     log_set_prefix(prefix);
-    if (worker_run(&options, &why) != OK) {
+    enum err err = options.sandbox ? sandbox_drop_rights(options.model, &why) : OK;
+    if (err == OK)
+        err = worker_run(&options, &why);
+    if (err != OK) {
         log_error("%s", why.text);
         return WORKER_EXIT_FAILED;
     }

@@ -17,6 +17,7 @@
 #include "shm/barrier.h"
 #include "worker/affinity.h"
 #include "worker/attach.h"
+#include "worker/sandbox.h"
 #include "worker/step.h"
 
 enum {
@@ -54,6 +55,7 @@ struct worker {
     uint64_t progress_sent_us;
     uint32_t cores;
     uint32_t cpu; /* that it stays on */
+    bool confined;
     struct command command;
     struct report report;
     struct message_scratch scratch;
@@ -303,6 +305,17 @@ static void handle_plan(struct worker *w)
 
 /* ---- the loop ---- */
 
+/* The first message proves that libzmq has connected: from here on nobody needs a new socket. Before it is looked at. */
+static void confine(struct worker *w)
+{
+    struct why why;
+    if (w->confined)
+        return;
+    w->confined = true;
+    if (w->options->sandbox && sandbox_close_calls(&why) != OK)
+        log_info("%s; going on without", why.text);
+}
+
 /*
  * The next command, or ERR_BUSY when the waiting time is over. As long as there is memory that this process has not touched, it does
  * that instead of waiting, a little at a time: a spare that takes a place meets no page fault in its first steps.
@@ -318,6 +331,7 @@ static enum err next_command(struct worker *w)
         err = channel_receive(w->channel, &from, w->bytes, sizeof w->bytes, &length);
     if (err != OK)
         return ERR_BUSY;
+    confine(w);
     struct why why;
     if (command_unpack(&w->command, w->bytes, length, &w->scratch, &why) != OK) {
         w->dropped++;
@@ -395,7 +409,15 @@ static enum err run_in_slot(struct worker *w, struct why *why)
 {
     w->slot = worker_slot_at(&w->at.arena, w->options->slot);
     worker_slot_trace(w->slot, EVENT_ENTERED, 0, 0);
-    enum err err = connect_channel(w, why);
+    if (w->options->pin)
+        affinity_look(); /* while files open */
+    enum err err = w->options->sandbox ? sandbox_close_files(&w->at.arena, w->options->model, why) : OK;
+    if (err == ERR_UNSUPPORTED) {
+        log_info("%s; going on without", why->text);
+        err = OK;
+    }
+    if (err == OK)
+        err = connect_channel(w, why);
     if (err != OK)
         return err;
     setpriority(PRIO_PROCESS, 0, COMPUTING_NICE); /* on Linux: of this thread, and of none that exists already */

@@ -42,6 +42,10 @@ struct worker_options {
     pid_t parent; /* who must be alive; 0: not checked */
     enum log_level log_level;
 
+    /* for a process of its own: see sandbox.h */
+    bool sandbox;
+    const char *model; /* the only file that may be read; NULL: none */
+
     /* for threads of a test program */
     const struct arena *arena; /* mapped and joined already; NULL: attach by name */
     const atomic_bool *stop;   /* NULL, or set to end the worker within a quarter of a second */

@@ -29,7 +29,7 @@ static void every_option_lands_in_its_place(void **state)
     struct why why;
     assert_int_equal(parse(&o, &why,
                            "--name n --slot 3 --generation 7 --shm-dir /d --channel /c --kernels avx2 --group 1 "
-                           "--cores 4 --parent 99 --log-level warn --no-pin --prefill blas"),
+                           "--cores 4 --parent 99 --log-level warn --no-pin --prefill blas --model m.gguf --no-sandbox"),
                      OK);
     assert_string_equal(o.name, "n");
     assert_string_equal(o.shm_dir, "/d");
@@ -42,6 +42,8 @@ static void every_option_lands_in_its_place(void **state)
     assert_int_equal(o.parent, 99);
     assert_int_equal(o.log_level, LOG_WARN);
     assert_false(o.pin);
+    assert_false(o.sandbox);
+    assert_string_equal(o.model, "m.gguf");
     assert_true(o.prefill_blas);
 }
 
@@ -58,6 +60,8 @@ static void what_is_not_said_has_its_default(void **state)
     assert_int_equal(o.parent, 0);
     assert_int_equal(o.log_level, LOG_INFO);
     assert_true(o.pin);
+    assert_true(o.sandbox);
+    assert_null(o.model);
     assert_false(o.prefill_blas);
 }
 
@@ -95,7 +99,8 @@ static void the_usage_names_every_option(void **state)
 {
     (void)state;
     static const char *const options[] = {"--name",  "--slot",  "--generation", "--shm-dir",   "--channel", "--kernels",
-                                          "--group", "--cores", "--parent",     "--log-level", "--no-pin", "--prefill"};
+                                          "--group", "--cores", "--parent",     "--log-level", "--no-pin",
+                                          "--model", "--prefill", "--no-sandbox"};
     for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
         assert_non_null(strstr(worker_usage(), options[i]));
 }
