@@ -4,7 +4,7 @@
 #include <string.h>
 
 static const struct architecture *const architectures[] = {&arch_llama, &arch_qwen2, &arch_qwen3, &arch_phi3,
-                                                        &arch_olmo2, &arch_gpt2};
+                                                        &arch_olmo2, &arch_gpt2,  &arch_gemma2, &arch_gemma3};
 enum { ARCHITECTURES = sizeof architectures / sizeof *architectures };
 
 const struct architecture *arch_named(struct gguf_string name, bool mixture)

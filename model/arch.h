@@ -63,9 +63,12 @@ extern const struct architecture arch_qwen3;
 extern const struct architecture arch_phi3;
 extern const struct architecture arch_olmo2;
 extern const struct architecture arch_gpt2;
+extern const struct architecture arch_gemma2;
+extern const struct architecture arch_gemma3;
 
 /* Passes of which several families differ in tensors and numbers alone. */
 enum err arch_llama_run(struct forward *f, const struct batch *b);
+enum err arch_gemma2_run(struct forward *f, const struct batch *b);
 
 /* NULL: this build has none of that name (a plain one or a mixture of experts), or number. */
 const struct architecture *arch_named(struct gguf_string name, bool mixture);

@@ -153,6 +153,8 @@ static void read_rope(struct reader *r, struct model *m)
         return;
     m->rope_pairs = count_or(r, "rope.dimension_count", m->head_dim) / 2;
     m->rope_base = number_or(r, "rope.freq_base", 10000.0f);
+    if (m->window > 0)
+        m->rope_base_windowed = number_or(r, "rope.freq_base_swa", 0.0f);
     m->rope_factor = number_or(r, "rope.scale_linear", 1.0f); /* what files said before rope.scaling.* */
 
     struct gguf_string kind = {"", 0};

@@ -35,6 +35,11 @@ static struct golden goldens[] = {
     GOLDEN("olmo2", "f32", with_float_weights),
     GOLDEN("gpt2", "f32", with_float_weights),
     GOLDEN("gpt2", "q8_0", with_8_bit_activations),
+    GOLDEN("gemma2", "f32", with_float_weights),
+    GOLDEN("gemma2", "q8_0", with_8_bit_activations),
+    GOLDEN("gemma3", "f32", with_float_weights),
+    GOLDEN("gemma3", "q8_0", with_8_bit_activations),
+    GOLDEN("gemma3", "q4_0", with_8_bit_activations),
 };
 enum { GOLDENS = sizeof goldens / sizeof *goldens };
 

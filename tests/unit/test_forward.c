@@ -234,7 +234,8 @@ static void feed_alone(struct alone *a)
 static const char *const batch_files[] = {"tiny/llama/model-f32.gguf", "tiny/llama/model-q8_0.gguf", "tiny/llama-k/model-q4_1.gguf",
                                           "tiny/llama/model-f16.gguf", "tiny/llama-k/model-q4_k_m.gguf",
                                           "tiny/qwen2/model-q8_0.gguf", "tiny/qwen3/model-f32.gguf", "tiny/phi3/model-q4_0.gguf",
-                                          "tiny/olmo2/model-f32.gguf", "tiny/gpt2/model-q8_0.gguf"};
+                                          "tiny/olmo2/model-f32.gguf", "tiny/gpt2/model-q8_0.gguf",
+                                          "tiny/gemma2/model-f32.gguf", "tiny/gemma3/model-q4_0.gguf"};
 enum { BATCH_FILES = sizeof batch_files / sizeof *batch_files };
 static struct alone *companies[BATCH_FILES];
 static uint32_t company_count;

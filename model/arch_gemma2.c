@@ -1,0 +1,91 @@
+/*
+ * arch_gemma2: Gemma 2: norms before and after both halves of a layer, a gated GELU network, scaled embeddings, attention scores and
+ * logits capped softly, a sliding window in every other layer, the first of them included. Gemma team, arXiv:2408.00118.
+ *
+ * GGUF files hold the weights of the norms with the 1 added that the published ones leave out, and pair the halves of a head.
+ */
+#include "model/arch.h"
+
+#include <math.h>
+
+#include "model/forward_internal.h"
+
+static const struct tensor_role roles[] = {
+    {"token_embd.weight", offsetof(struct model, embed), EXTENT_VOCAB, EXTENT_DIM, 0},
+    {"output.weight", offsetof(struct model, head), EXTENT_VOCAB, EXTENT_DIM, ROLE_OPTIONAL}, /* absent: the embedding again */
+    {"output_norm.weight", offsetof(struct model, out_norm), EXTENT_ONE, EXTENT_DIM, 0},
+    {0},
+};
+
+static const struct tensor_role layer_roles[] = {
+    {"attn_norm.weight", offsetof(struct model_layer, attn_norm), EXTENT_ONE, EXTENT_DIM, 0},
+    {"attn_q.weight", offsetof(struct model_layer, q), EXTENT_HEADS, EXTENT_DIM, ROLE_HALVES},
+    {"attn_k.weight", offsetof(struct model_layer, k), EXTENT_KV_HEADS, EXTENT_DIM, ROLE_HALVES},
+    {"attn_v.weight", offsetof(struct model_layer, v), EXTENT_KV_HEADS, EXTENT_DIM, 0},
+    {"attn_output.weight", offsetof(struct model_layer, o), EXTENT_DIM, EXTENT_HEADS, 0},
+    {"post_attention_norm.weight", offsetof(struct model_layer, attn_post_norm), EXTENT_ONE, EXTENT_DIM, 0},
+    {"ffn_norm.weight", offsetof(struct model_layer, ffn_norm), EXTENT_ONE, EXTENT_DIM, 0},
+    {"ffn_gate.weight", offsetof(struct model_layer, gate), EXTENT_FFN, EXTENT_DIM, 0},
+    {"ffn_up.weight", offsetof(struct model_layer, up), EXTENT_FFN, EXTENT_DIM, 0},
+    {"ffn_down.weight", offsetof(struct model_layer, down), EXTENT_DIM, EXTENT_FFN, 0},
+    {"post_ffw_norm.weight", offsetof(struct model_layer, ffn_post_norm), EXTENT_ONE, EXTENT_DIM, 0},
+    {0},
+};
+
+static void complete(struct model *m)
+{
+    m->embed_scale = sqrtf((float)m->dim);
+    if (m->layers == 46) /* 27B: scores are scaled by the dimensions that a head would have if heads made up dim */
+        m->attn_scale = 1.0f / sqrtf((float)m->dim / (float)m->heads);
+}
+
+/* hidden is (tokens, dim). Each rank computes its own rows of every product; a meeting makes them everybody's. */
+enum err arch_gemma2_run(struct forward *f, const struct batch *b)
+{
+    const struct model *m = f->m;
+
+    forward_embed(f, b);                                /* hidden = sqrt(dim) * embedding of each token */
+    if (forward_meet(f) != OK)
+        return ERR_ABORTED;
+    for (uint32_t layer = 0; layer < m->layers; layer++) {
+        const struct model_layer *l = &m->layer[layer];
+
+        forward_take_normed(f, b, &l->attn_norm);       /* x = norm(hidden) */
+        forward_qkv(f, b, layer);                       /* q, k, v = Wq x, Wk x, Wv x; rope(q), rope(k); k and v to their pages */
+        if (forward_meet(f) != OK)
+            return ERR_ABORTED;
+        forward_attend(f, b, layer);                    /* attn = softmax(cap(scale q k')) v, in the window if there is one */
+        if (forward_meet(f) != OK)
+            return ERR_ABORTED;
+        forward_take(f, b, f->shared.attn, m->heads * m->head_dim);
+        forward_branch(f, &l->o);
+        if (forward_meet(f) != OK)
+            return ERR_ABORTED;
+        forward_add_normed(f, b, &l->attn_post_norm);   /* hidden += norm(Wo attn) */
+        if (forward_meet(f) != OK)
+            return ERR_ABORTED;
+
+        forward_take_normed(f, b, &l->ffn_norm);        /* x = norm(hidden) */
+        forward_gated_gelu(f, &l->gate, &l->up);        /* act = gelu(Wgate x) * (Wup x) */
+        if (forward_meet(f) != OK)
+            return ERR_ABORTED;
+        forward_take(f, b, f->shared.act, m->ffn);
+        forward_branch(f, &l->down);
+        if (forward_meet(f) != OK)
+            return ERR_ABORTED;
+        forward_add_normed(f, b, &l->ffn_post_norm);    /* hidden += norm(Wdown act) */
+        if (forward_meet(f) != OK)
+            return ERR_ABORTED;
+    }
+    return OK;
+}
+
+const struct architecture arch_gemma2 = {
+    .id = ARCH_GEMMA2,
+    .name = "gemma2",
+    .window_period = 2,
+    .roles = roles,
+    .layer_roles = layer_roles,
+    .complete = complete,
+    .run = arch_gemma2_run,
+};
