@@ -12,6 +12,7 @@ import datetime
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -157,6 +158,7 @@ def main():
     parser.add_argument("--no-peer", action="store_true")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started ends with us
     began = time.monotonic()
     bench = Bench(arguments)
     rows, broken = run_rows(bench, arguments.rows)
