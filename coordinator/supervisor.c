@@ -1,3 +1,4 @@
+/* Processes: spawned, listened to, reaped. See also supervisor_groups.c and supervisor_watch.c. */
 #include "coordinator/supervisor.h"
 
 #include <errno.h>
@@ -13,79 +14,9 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "base/must.h"
-#include "coordinator/worker_process.h"
-#include "proto/channel.h"
+#include "coordinator/supervisor_internal.h"
 #include "shm/barrier.h"
 #include "shm/worker_slot.h"
-
-enum {
-    TICK_US = 2000,                  /* how often life words are read while somebody computes */
-    IDLE_TICK_US = 200 * 1000,       /* and otherwise: pidfds tell of deaths then */
-    START_MOST_US = 120 * 1000 * 1000, /* from spawn to hello: mapping hundreds of GiB takes its time */
-    JOIN_MOST_US = 10 * 1000 * 1000, /* from assign to assigned, of ranks that have everything mapped */
-    START_DEATHS_MOST = 5,           /* workers that die in a row before their hello */
-    MESSAGES_PER_TURN = 256,
-    NOBODY = UINT32_MAX,
-};
-
-enum process_stage { PROCESS_FREE, PROCESS_STARTING, PROCESS_SPARE, PROCESS_RANKED, PROCESS_GONE };
-
-struct process {
-    struct supervisor *supervisor;
-    enum process_stage stage;
-    struct worker_process child;
-    struct event *watch; /* pidfd */
-    uint32_t slot, generation;
-    uint32_t rank;      /* index into ranks: the place it has, or had when it died; NOBODY */
-    uint32_t group;     /* whose memory it maps before its hello, and later that of its rank */
-    bool mapped;        /* it has said hello or joined since: nothing of that group is left to map */
-    uint64_t since_us;  /* of the stage */
-    bool built, assigned; /* answers to the group's last build and assign */
-    uint64_t build_done, build_total;
-};
-
-struct rank {
-    uint32_t group, cpu, node;
-    struct process *process; /* NULL: lost */
-    uint32_t restarts;
-    bool closed; /* died too often: the group goes on without */
-    uint32_t suspects; /* of the last RANK_DEATHS_MOST suspect deaths: when */
-    uint64_t suspect_us[RANK_DEATHS_MOST];
-};
-
-enum group_stage { GROUP_INCOMPLETE, GROUP_BUILDING, GROUP_JOINING, GROUP_UP };
-
-struct group_state {
-    enum group_stage stage;
-    uint32_t epoch;
-    uint32_t node;
-    uint32_t first_rank, rank_count; /* in ranks; closed ones included */
-    uint64_t since_us;
-    uint64_t arrivals, arrived_us; /* sum of the ranks' arrival words, and when it last moved */
-};
-
-struct supervisor {
-    struct supervisor_config config;
-    struct supervisor_hooks hooks;
-    struct channel *channel;
-    char channel_directory[CHANNEL_DIRECTORY_MAX + 1];
-    struct event *channel_event, *drain_event, *tick;
-    uint32_t rank_count, group_count, slot_count;
-    struct rank *ranks;
-    struct process *processes; /* by slot */
-    struct group_state groups[GROUPS_MAX];
-    uint32_t start_deaths; /* in a row, before a hello */
-    uint64_t hangs;
-    bool closing, hopeless;
-    struct command command; /* scratch of one message */
-    struct report report;
-    struct message_scratch scratch;
-    uint8_t bytes[MESSAGE_BYTES_MAX];
-};
-
-static void fill_groups(struct supervisor *s);
-static void keep_up_numbers(struct supervisor *s);
-static void lose_rank(struct supervisor *s, struct rank *rank, const char *how);
 
 uint32_t supervisor_worker_slots(uint32_t workers, uint32_t spares)
 {
@@ -93,36 +24,7 @@ uint32_t supervisor_worker_slots(uint32_t workers, uint32_t spares)
     return slots < WORKER_SLOTS_MAX ? slots : WORKER_SLOTS_MAX;
 }
 
-/* ---- moving ---- */
-
-static void process_move(struct process *p, enum process_stage to)
-{
-    static const uint8_t may_follow[] = {
-        [PROCESS_FREE] = 1u << PROCESS_STARTING,
-        [PROCESS_STARTING] = 1u << PROCESS_SPARE | 1u << PROCESS_GONE,
-        [PROCESS_SPARE] = 1u << PROCESS_RANKED | 1u << PROCESS_GONE,
-        [PROCESS_RANKED] = 1u << PROCESS_GONE,
-        [PROCESS_GONE] = 1u << PROCESS_FREE,
-    };
-    must(may_follow[p->stage] & 1u << to);
-    p->stage = to;
-    p->since_us = now_us();
-}
-
-static void group_move(struct group_state *g, enum group_stage to)
-{
-    static const uint8_t may_follow[] = {
-        [GROUP_INCOMPLETE] = 1u << GROUP_BUILDING | 1u << GROUP_JOINING,
-        [GROUP_BUILDING] = 1u << GROUP_INCOMPLETE | 1u << GROUP_JOINING,
-        [GROUP_JOINING] = 1u << GROUP_INCOMPLETE | 1u << GROUP_UP,
-        [GROUP_UP] = 1u << GROUP_INCOMPLETE,
-    };
-    must(may_follow[g->stage] & 1u << to);
-    g->stage = to;
-    g->since_us = now_us();
-}
-
-static void set_tick(struct supervisor *s, uint32_t us)
+void supervisor_set_tick(struct supervisor *s, uint32_t us)
 {
     struct timeval wait = {.tv_usec = (suseconds_t)us};
     event_add(s->tick, &wait);
@@ -195,7 +97,7 @@ static enum err start_process(struct supervisor *s, struct process *p, struct wh
         return e;
     p->rank = NOBODY;
     p->built = p->assigned = false;
-    process_move(p, PROCESS_STARTING);
+    supervisor_move_process(p, PROCESS_STARTING);
     p->watch = event_new(s->config.loop, p->child.pidfd, EV_READ | EV_PERSIST, on_gone, p);
     if (!p->watch || event_add(p->watch, NULL)) {
         worker_process_kill(&p->child);
@@ -205,7 +107,7 @@ static enum err start_process(struct supervisor *s, struct process *p, struct wh
 }
 
 /* As many live processes as ranks and spares. */
-static void keep_up_numbers(struct supervisor *s)
+void supervisor_keep_up_numbers(struct supervisor *s)
 {
     uint32_t wanted = s->config.spares, alive = 0;
     for (uint32_t i = 0; i < s->rank_count; i++)
@@ -225,7 +127,7 @@ static void keep_up_numbers(struct supervisor *s)
     }
 }
 
-static void hopeless(struct supervisor *s, const char *sentence)
+void supervisor_give_up(struct supervisor *s, const char *sentence)
 {
     if (s->hopeless)
         return;
@@ -251,7 +153,7 @@ static void send_bytes(struct supervisor *s, struct process *p, size_t length)
     event_active(s->drain_event, EV_READ, 0); /* sending may have swallowed the edge of a message that came */
 }
 
-static void send_command(struct supervisor *s, struct process *p)
+void supervisor_send_command(struct supervisor *s, struct process *p)
 {
     size_t length;
     must(command_pack(&s->command, s->bytes, sizeof s->bytes, &length) == OK);
@@ -269,176 +171,7 @@ void supervisor_send_plan(struct supervisor *s, uint32_t group, const struct ste
             send_bytes(s, s->ranks[i].process, length);
             fault_point(FAULT_COORDINATOR_PLAN_SENT);
         }
-    set_tick(s, TICK_US);
-}
-
-/* ---- groups ---- */
-
-/* The ranks that take part, in order; their number. */
-static uint32_t members(const struct supervisor *s, const struct group_state *g, struct process **out)
-{
-    uint32_t n = 0;
-    for (uint32_t i = g->first_rank; i < g->first_rank + g->rank_count; i++)
-        if (!s->ranks[i].closed)
-            out[n++] = s->ranks[i].process;
-    return n;
-}
-
-static bool is_complete(const struct supervisor *s, const struct group_state *g)
-{
-    struct process *who[GROUP_RANKS_MAX];
-    uint32_t n = members(s, g, who);
-    for (uint32_t i = 0; i < n; i++)
-        if (!who[i])
-            return false;
-    return n > 0;
-}
-
-static void begin_build(struct supervisor *s, struct group_state *g)
-{
-    struct process *who[GROUP_RANKS_MAX];
-    uint32_t n = members(s, g, who);
-    for (uint32_t i = 0; i < n; i++) {
-        s->command.kind = COMMAND_BUILD;
-        s->command.build.group = (uint32_t)(g - s->groups);
-        s->command.build.rank = i;
-        s->command.build.ranks = n;
-        snprintf(s->command.build.model_path, sizeof s->command.build.model_path, "%s", s->config.model_path);
-        who[i]->built = false;
-        who[i]->build_done = who[i]->build_total = 0;
-        send_command(s, who[i]);
-    }
-    group_move(g, GROUP_BUILDING);
-}
-
-static void begin_join(struct supervisor *s, struct group_state *g)
-{
-    struct process *who[GROUP_RANKS_MAX];
-    uint32_t n = members(s, g, who);
-    uint32_t group = (uint32_t)(g - s->groups);
-    g->epoch++;
-    barrier_set_epoch(s->config.arena, group, g->epoch);
-    s->command.kind = COMMAND_ASSIGN;
-    s->command.assign.epoch = g->epoch;
-    s->command.assign.group = group;
-    s->command.assign.ranks = n;
-    for (uint32_t i = 0; i < n; i++)
-        s->command.assign.slots[i] = who[i]->slot;
-    for (uint32_t i = 0; i < n; i++) {
-        s->command.assign.rank = i;
-        s->command.assign.cpu = s->config.pin ? s->ranks[who[i]->rank].cpu : UINT32_MAX;
-        who[i]->assigned = false;
-        send_command(s, who[i]);
-    }
-    group_move(g, GROUP_JOINING);
-    set_tick(s, TICK_US);
-}
-
-static bool someone_builds(const struct supervisor *s, uint32_t node)
-{
-    for (uint32_t g = 0; g < s->group_count; g++)
-        if (s->groups[g].node == node && s->groups[g].stage == GROUP_BUILDING)
-            return true;
-    return false;
-}
-
-/* Moves on every group that is whole; the first one of a node builds its weights, the others wait for them. */
-static void advance_groups(struct supervisor *s)
-{
-    for (uint32_t i = 0; i < s->group_count; i++) {
-        struct group_state *g = &s->groups[i];
-        if (g->stage != GROUP_INCOMPLETE || !is_complete(s, g))
-            continue;
-        if (arena_weights_built(s->config.arena, g->node))
-            begin_join(s, g);
-        else if (!someone_builds(s, g->node))
-            begin_build(s, g);
-    }
-}
-
-/* One that has the group's memory mapped, else any. */
-static struct process *find_spare(struct supervisor *s, uint32_t group)
-{
-    struct process *any = NULL;
-    for (uint32_t i = 0; i < s->slot_count; i++) {
-        struct process *p = &s->processes[i];
-        if (p->stage == PROCESS_SPARE && p->group == group)
-            return p;
-        if (p->stage == PROCESS_SPARE && !any)
-            any = p;
-    }
-    return any;
-}
-
-/* Spares take the empty places, groups that are whole again go on. */
-static void fill_groups(struct supervisor *s)
-{
-    for (uint32_t i = 0; i < s->rank_count; i++) {
-        struct rank *rank = &s->ranks[i];
-        struct process *spare = rank->process || rank->closed ? NULL : find_spare(s, rank->group);
-        if (!spare)
-            continue;
-        spare->rank = i;
-        spare->mapped = spare->group == rank->group;
-        spare->group = rank->group;
-        rank->process = spare;
-        process_move(spare, PROCESS_RANKED);
-    }
-    advance_groups(s);
-}
-
-/* ---- losing ---- */
-
-static void break_group(struct supervisor *s, struct group_state *g)
-{
-    uint32_t group = (uint32_t)(g - s->groups);
-    if (g->stage != GROUP_INCOMPLETE) {
-        bool was_up = g->stage == GROUP_UP;
-        g->epoch++;
-        barrier_set_epoch(s->config.arena, group, g->epoch); /* opens all barriers: whoever computes stops there */
-        group_move(g, GROUP_INCOMPLETE);
-        if (was_up)
-            s->hooks.group_down(s->hooks.world, group);
-    }
-}
-
-/* The process will run no code of ours any more. */
-static void lose_rank(struct supervisor *s, struct rank *rank, const char *how)
-{
-    struct process *p = rank->process;
-    log_warn("worker %u (process %d) %s; its group goes on from its last committed tokens", p->rank, (int)p->child.pid, how);
-    rank->process = NULL;
-    rank->restarts++;
-    process_move(p, PROCESS_GONE);
-    break_group(s, &s->groups[rank->group]);
-}
-
-static void count_suspect(struct supervisor *s, struct rank *rank)
-{
-    if (fault_point(FAULT_COORDINATOR_SUSPECT))
-        return;
-    uint64_t now = now_us();
-    uint64_t *oldest = &rank->suspect_us[rank->suspects++ % RANK_DEATHS_MOST];
-    bool often = rank->suspects > RANK_DEATHS_MOST && now - *oldest < RANK_DEATHS_WINDOW_US;
-    *oldest = now;
-    if (!often)
-        return;
-    rank->closed = true;
-    if (rank->process) { /* the place was filled again before it was known whose fault the death was */
-        worker_process_kill(&rank->process->child);
-        lose_rank(s, rank, "has no place any more");
-    }
-    log_error("worker %u died %d times within a minute by its own fault: its group goes on without it", (uint32_t)(rank - s->ranks),
-              RANK_DEATHS_MOST);
-    bool group_has_others = false, anybody = false;
-    for (uint32_t i = 0; i < s->rank_count; i++) {
-        anybody |= !s->ranks[i].closed;
-        group_has_others |= !s->ranks[i].closed && s->ranks[i].group == rank->group;
-    }
-    if (!anybody)
-        hopeless(s, "every worker died again and again by its own fault; the log above says how");
-    else if (!group_has_others)
-        s->hooks.group_lost(s->hooks.world, rank->group);
+    supervisor_set_tick(s, TICK_US);
 }
 
 /* A pidfd became readable: reap, and give the slot back. */
@@ -460,24 +193,24 @@ static void on_gone(evutil_socket_t fd, short what, void *arg)
     bool suspect = worker_process_died_suspect(status) && !s->closing;
     if (p->stage == PROCESS_RANKED) {
         p->child.pid = pid; /* for the log line only */
-        lose_rank(s, rank, how);
+        supervisor_lose_rank(s, rank, how);
         p->child.pid = 0;
     } else if (p->stage == PROCESS_STARTING || p->stage == PROCESS_SPARE) {
         if (!s->closing)
             log_warn("worker process %d %s before it had a place", (int)pid, how);
         if (p->stage == PROCESS_STARTING && suspect && ++s->start_deaths >= START_DEATHS_MOST)
-            hopeless(s, "workers die as soon as they start; the log above says why");
-        process_move(p, PROCESS_GONE);
+            supervisor_give_up(s, "workers die as soon as they start; the log above says why");
+        supervisor_move_process(p, PROCESS_GONE);
     } else if (suspect) {
         log_warn("worker process %d %s", (int)pid, how);
     }
     if (rank && suspect)
-        count_suspect(s, rank);
-    process_move(p, PROCESS_FREE);
+        supervisor_count_suspect(s, rank);
+    supervisor_move_process(p, PROCESS_FREE);
     if (s->closing)
         return;
-    keep_up_numbers(s);
-    fill_groups(s);
+    supervisor_keep_up_numbers(s);
+    supervisor_fill_groups(s);
 }
 
 /* ---- messages in ---- */
@@ -487,8 +220,8 @@ static void take_hello(struct supervisor *s, struct process *p)
     if (p->stage != PROCESS_STARTING)
         return;
     s->start_deaths = 0;
-    process_move(p, PROCESS_SPARE);
-    fill_groups(s);
+    supervisor_move_process(p, PROCESS_SPARE);
+    supervisor_fill_groups(s);
 }
 
 static void take_assigned(struct supervisor *s, struct process *p, uint32_t epoch)
@@ -498,11 +231,11 @@ static void take_assigned(struct supervisor *s, struct process *p, uint32_t epoc
     if (g->stage != GROUP_JOINING || epoch != g->epoch)
         return;
     p->assigned = p->mapped = true;
-    uint32_t n = members(s, g, who);
+    uint32_t n = supervisor_members(s, g, who);
     for (uint32_t i = 0; i < n; i++)
         if (!who[i]->assigned)
             return;
-    group_move(g, GROUP_UP);
+    supervisor_move_group(g, GROUP_UP);
     s->hooks.group_up(s->hooks.world, (uint32_t)(g - s->groups), g->epoch);
 }
 
@@ -513,13 +246,13 @@ static void take_built(struct supervisor *s, struct process *p)
     if (g->stage != GROUP_BUILDING)
         return;
     p->built = true;
-    uint32_t n = members(s, g, who);
+    uint32_t n = supervisor_members(s, g, who);
     for (uint32_t i = 0; i < n; i++)
         if (!who[i]->built)
             return;
     arena_mark_weights_built(s->config.arena, g->node);
-    begin_join(s, g);
-    advance_groups(s); /* others of the node waited for the weights */
+    supervisor_begin_join(s, g);
+    supervisor_advance_groups(s); /* others of the node waited for the weights */
 }
 
 static void take_progress(struct supervisor *s, struct process *p, uint64_t done, uint64_t total)
@@ -542,10 +275,10 @@ static void take_failed(struct supervisor *s, struct process *p, const char *tex
         return;
     struct rank *rank = &s->ranks[p->rank];
     worker_process_kill(&p->child); /* it waits for commands now and writes nowhere */
-    lose_rank(s, rank, "could not do its part");
-    count_suspect(s, rank);
-    keep_up_numbers(s);
-    fill_groups(s);
+    supervisor_lose_rank(s, rank, "could not do its part");
+    supervisor_count_suspect(s, rank);
+    supervisor_keep_up_numbers(s);
+    supervisor_fill_groups(s);
 }
 
 static void take_report(struct supervisor *s, struct process *p)
@@ -600,137 +333,15 @@ static void on_channel(evutil_socket_t fd, short what, void *arg)
     drain(arg);
 }
 
-/* ---- the watch ---- */
-
-/* Ends the ranks that have not joined or whose arrival word is behind; when there is none of those, all. */
-static void end_the_late(struct supervisor *s, struct group_state *g)
-{
-    struct process *who[GROUP_RANKS_MAX];
-    uint32_t n = members(s, g, who);
-    uint64_t arrived[GROUP_RANKS_MAX], most = 0;
-    bool late[GROUP_RANKS_MAX];
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        arrived[i] = atomic_load_explicit(&worker_slot_at(s->config.arena, who[i]->slot)->arrived, memory_order_acquire); /* a hint only; pairs with its meet */
-        if (i == 0 || arrival_is_behind(most, arrived[i]))
-            most = arrived[i];
-    }
-    for (uint32_t i = 0; i < n; i++)
-        count += late[i] = g->stage == GROUP_JOINING ? !who[i]->assigned : arrival_is_behind(arrived[i], most);
-    for (uint32_t i = 0; i < n; i++)
-        if (late[i] || !count) {
-            log_warn("worker %u (process %d) hangs: ending it", who[i]->rank, (int)who[i]->child.pid);
-            worker_process_kill(&who[i]->child);
-            s->hangs++;
-        }
-}
-
-static void check_lives(struct supervisor *s)
-{
-    bool lost = false;
-    for (uint32_t i = 0; i < s->rank_count; i++) {
-        struct rank *rank = &s->ranks[i];
-        if (rank->process && worker_slot_life(s->config.arena, rank->process->slot) == LIFE_DEAD) {
-            lose_rank(s, rank, "died");
-            lost = true;
-        }
-    }
-    if (lost) {
-        fill_groups(s);
-        keep_up_numbers(s);
-    }
-}
-
-/* A group that still meets is slow, not stuck: somebody else may have its cores. */
-static void note_arrivals(struct supervisor *s, struct group_state *g, uint64_t now)
-{
-    struct process *who[GROUP_RANKS_MAX];
-    uint32_t n = members(s, g, who);
-    uint64_t sum = 0;
-    for (uint32_t i = 0; i < n; i++)
-        sum += atomic_load_explicit(&worker_slot_at(s->config.arena, who[i]->slot)->arrived, memory_order_relaxed); /* only whether it moves */
-    if (sum != g->arrivals) {
-        g->arrivals = sum;
-        g->arrived_us = now;
-    }
-}
-
-/* Ends the ranks that somebody stopped: the others wait for them. */
-static void end_the_stopped(struct supervisor *s, struct group_state *g)
-{
-    struct process *who[GROUP_RANKS_MAX];
-    uint32_t n = members(s, g, who);
-    for (uint32_t i = 0; i < n; i++)
-        if (worker_process_is_stopped(&who[i]->child)) {
-            log_warn("worker %u (process %d) was stopped from outside: ending it", who[i]->rank, (int)who[i]->child.pid);
-            worker_process_kill(&who[i]->child);
-            s->hangs++;
-        }
-}
-
-/* From assign to assigned: mapping another group's memory, hundreds of GiB perhaps, takes its time, joining again none. */
-static uint64_t join_most_us(const struct supervisor *s, const struct group_state *g)
-{
-    struct process *who[GROUP_RANKS_MAX];
-    uint32_t n = members(s, g, who);
-    for (uint32_t i = 0; i < n; i++)
-        if (!who[i]->mapped)
-            return START_MOST_US;
-    return JOIN_MOST_US;
-}
-
-/* For how long no rank of a group that owes us something has got anywhere; 0: it owes nothing. *most: until it hangs. */
-static uint64_t quiet_us(struct supervisor *s, uint32_t group, uint64_t now, uint64_t *most)
-{
-    struct group_state *g = &s->groups[group];
-    uint64_t since, planned;
-    if (g->stage == GROUP_UP && s->hooks.in_flight(s->hooks.world, group, &since, &planned)) {
-        note_arrivals(s, g, now);
-        *most = planned * HANG_FACTOR > HANG_LEAST_US ? planned * HANG_FACTOR : HANG_LEAST_US;
-        since = since > g->arrived_us ? since : g->arrived_us;
-    } else if (g->stage == GROUP_JOINING) {
-        *most = join_most_us(s, g);
-        since = g->since_us;
-    } else {
-        return 0;
-    }
-    return now > since ? now - since : 0;
-}
-
-static void check_hangs(struct supervisor *s)
-{
-    uint64_t now = now_us();
-    for (uint32_t i = 0; i < s->group_count; i++) {
-        uint64_t most, quiet = quiet_us(s, i, now, &most);
-        if (quiet > most)
-            end_the_late(s, &s->groups[i]);
-        else if (quiet > STOPPED_MOST_US)
-            end_the_stopped(s, &s->groups[i]);
-    }
-    for (uint32_t i = 0; i < s->slot_count; i++)
-        if (s->processes[i].stage == PROCESS_STARTING && now - s->processes[i].since_us > START_MOST_US)
-            worker_process_kill(&s->processes[i].child);
-}
-
-static bool someone_computes(const struct supervisor *s)
-{
-    uint64_t since, planned;
-    for (uint32_t i = 0; i < s->group_count; i++)
-        if (s->groups[i].stage == GROUP_JOINING || s->groups[i].stage == GROUP_BUILDING ||
-            (s->groups[i].stage == GROUP_UP && s->hooks.in_flight(s->hooks.world, i, &since, &planned)))
-            return true;
-    return false;
-}
-
 static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd, (void)what;
     struct supervisor *s = arg;
-    check_lives(s);
-    check_hangs(s);
+    supervisor_check_lives(s);
+    supervisor_check_hangs(s);
     drain(s); /* a safety net under the edge-triggered descriptor */
-    keep_up_numbers(s);
-    set_tick(s, someone_computes(s) ? TICK_US : IDLE_TICK_US);
+    supervisor_keep_up_numbers(s);
+    supervisor_set_tick(s, supervisor_someone_computes(s) ? TICK_US : IDLE_TICK_US);
 }
 
 /* ---- opening and closing ---- */
@@ -804,8 +415,8 @@ enum err supervisor_open(struct supervisor **out, const struct supervisor_config
         return e;
     }
     deal_ranks(s);
-    keep_up_numbers(s);
-    set_tick(s, TICK_US);
+    supervisor_keep_up_numbers(s);
+    supervisor_set_tick(s, TICK_US);
     *out = s;
     return OK;
 }
@@ -816,7 +427,7 @@ static void end_processes(struct supervisor *s)
     s->command.kind = COMMAND_STOP;
     for (uint32_t i = 0; i < s->slot_count; i++)
         if (s->processes[i].stage == PROCESS_SPARE || s->processes[i].stage == PROCESS_RANKED)
-            send_command(s, &s->processes[i]);
+            supervisor_send_command(s, &s->processes[i]);
     uint64_t patience = now_us() + 2 * 1000 * 1000;
     for (uint32_t left = 1; left;) {
         left = 0;

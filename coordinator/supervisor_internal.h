@@ -1,0 +1,110 @@
+/* supervisor_internal: what supervisor.c (processes and messages), supervisor_groups.c (places) and supervisor_watch.c (deaths, hangs) share. */
+#ifndef QUIRE_COORDINATOR_SUPERVISOR_INTERNAL_H
+#define QUIRE_COORDINATOR_SUPERVISOR_INTERNAL_H
+
+#include "coordinator/supervisor.h"
+#include "coordinator/worker_process.h"
+#include "proto/channel.h"
+
+enum {
+    TICK_US = 2000,                  /* how often life words are read while somebody computes */
+    IDLE_TICK_US = 200 * 1000,       /* and otherwise: pidfds tell of deaths then */
+    START_MOST_US = 120 * 1000 * 1000, /* from spawn to hello: mapping hundreds of GiB takes its time */
+    JOIN_MOST_US = 10 * 1000 * 1000, /* from assign to assigned, of ranks that have everything mapped */
+    START_DEATHS_MOST = 5,           /* workers that die in a row before their hello */
+    MESSAGES_PER_TURN = 256,
+    NOBODY = UINT32_MAX,
+};
+
+enum process_stage { PROCESS_FREE, PROCESS_STARTING, PROCESS_SPARE, PROCESS_RANKED, PROCESS_GONE };
+
+struct process {
+    struct supervisor *supervisor;
+    enum process_stage stage;
+    struct worker_process child;
+    struct event *watch; /* pidfd */
+    uint32_t slot, generation;
+    uint32_t rank;      /* index into ranks: the place it has, or had when it died; NOBODY */
+    uint32_t group;     /* whose memory it maps before its hello, and later that of its rank */
+    bool mapped;        /* it has said hello or joined since: nothing of that group is left to map */
+    uint64_t since_us;  /* of the stage */
+    bool built, assigned; /* answers to the group's last build and assign */
+    uint64_t build_done, build_total;
+};
+
+struct rank {
+    uint32_t group, cpu, node;
+    struct process *process; /* NULL: lost */
+    uint32_t restarts;
+    bool closed; /* died too often: the group goes on without */
+    uint32_t suspects; /* of the last RANK_DEATHS_MOST suspect deaths: when */
+    uint64_t suspect_us[RANK_DEATHS_MOST];
+};
+
+enum group_stage { GROUP_INCOMPLETE, GROUP_BUILDING, GROUP_JOINING, GROUP_UP };
+
+struct group_state {
+    enum group_stage stage;
+    uint32_t epoch;
+    uint32_t node;
+    uint32_t first_rank, rank_count; /* in ranks; closed ones included */
+    uint64_t since_us;
+    uint64_t arrivals, arrived_us; /* sum of the ranks' arrival words, and when it last moved */
+};
+
+struct supervisor {
+    struct supervisor_config config;
+    struct supervisor_hooks hooks;
+    struct channel *channel;
+    char channel_directory[CHANNEL_DIRECTORY_MAX + 1];
+    struct event *channel_event, *drain_event, *tick;
+    uint32_t rank_count, group_count, slot_count;
+    struct rank *ranks;
+    struct process *processes; /* by slot */
+    struct group_state groups[GROUPS_MAX];
+    uint32_t start_deaths; /* in a row, before a hello */
+    uint64_t hangs;
+    bool closing, hopeless;
+    struct command command; /* scratch of one message */
+    struct report report;
+    struct message_scratch scratch;
+    uint8_t bytes[MESSAGE_BYTES_MAX];
+};
+
+/* ---- supervisor.c ---- */
+
+/* As many live processes as ranks and spares. */
+void supervisor_keep_up_numbers(struct supervisor *s);
+/* Sends s->command. */
+void supervisor_send_command(struct supervisor *s, struct process *p);
+/* The next look at lives and hangs comes after that time. */
+void supervisor_set_tick(struct supervisor *s, uint32_t us);
+/* Nothing can be kept alive: tells the owner, once. */
+void supervisor_give_up(struct supervisor *s, const char *sentence);
+
+/* ---- supervisor_groups.c ---- */
+
+/* The functions that change a stage; must() on a move that supervisor.h does not show. */
+void supervisor_move_process(struct process *p, enum process_stage to);
+void supervisor_move_group(struct group_state *g, enum group_stage to);
+
+/* The ranks that take part, in order, NULL where one is lost; their number. */
+uint32_t supervisor_members(const struct supervisor *s, const struct group_state *g, struct process **out);
+/* Spares take the empty places, groups that are whole again go on. */
+void supervisor_fill_groups(struct supervisor *s);
+/* Moves on every group that is whole. */
+void supervisor_advance_groups(struct supervisor *s);
+/* A new epoch, told to all ranks of a whole group. */
+void supervisor_begin_join(struct supervisor *s, struct group_state *g);
+/* The rank's process will run no code of ours any more. */
+void supervisor_lose_rank(struct supervisor *s, struct rank *rank, const char *how);
+/* One more suspect death; the rank may be closed for it. */
+void supervisor_count_suspect(struct supervisor *s, struct rank *rank);
+
+/* ---- supervisor_watch.c ---- */
+
+void supervisor_check_lives(struct supervisor *s);
+void supervisor_check_hangs(struct supervisor *s);
+bool supervisor_someone_computes(const struct supervisor *s);
+
+#endif
