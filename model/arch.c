@@ -3,8 +3,10 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct architecture *const architectures[] = {&arch_llama, &arch_qwen2, &arch_qwen3, &arch_phi3,
-                                                        &arch_olmo2, &arch_gpt2,  &arch_gemma2, &arch_gemma3};
+static const struct architecture *const architectures[] = {
+    &arch_llama, &arch_qwen2,  &arch_qwen3,  &arch_phi3,    &arch_olmo2,
+    &arch_gpt2,  &arch_gemma2, &arch_gemma3, &arch_mixtral, &arch_qwen3moe,
+};
 enum { ARCHITECTURES = sizeof architectures / sizeof *architectures };
 
 const struct architecture *arch_named(struct gguf_string name, bool mixture)
@@ -31,5 +33,5 @@ void arch_list(char *out, size_t size)
     out[0] = 0;
     for (uint32_t i = 0; i < ARCHITECTURES && used < size; i++)
         used += (size_t)snprintf(out + used, size - used, "%s%s%s", i ? ", " : "", architectures[i]->name,
-                                 architectures[i]->mixture ? " (mixture)" : "");
+                                 architectures[i]->mixture ? " with experts" : "");
 }

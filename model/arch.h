@@ -31,7 +31,7 @@ enum extent {
 enum {
     ROLE_OPTIONAL = 1,
     ROLE_PER_EXPERT = 2, /* one matrix for each expert, one after the other */
-    ROLE_HALVES = 4,     /* rows of heads in which the file pairs rotary dimension i with i + rope_pairs: neighbours here */
+    ROLE_HALVES = 4, /* rows of heads in which the file pairs rotary dimension i with i + rope_pairs: neighbours here */
 };
 
 /*
@@ -47,10 +47,10 @@ struct tensor_role {
 
 struct architecture {
     enum arch id;
-    const char *name; /* general.architecture */
-    bool mixture;     /* the feed-forward network is a choice of experts */
-    bool learned_positions; /* a tensor of positions instead of rotation */
-    uint32_t window_period; /* see struct model; 0: the family has no windows */
+    const char *name;                /* general.architecture */
+    bool mixture;                    /* the feed-forward network is a choice of experts */
+    bool learned_positions;          /* a tensor of positions instead of rotation */
+    uint32_t window_period;          /* see struct model; 0: the family has no windows */
     const struct tensor_role *roles; /* of the model as a whole; ended by a NULL name */
     const struct tensor_role *layer_roles;
     void (*complete)(struct model *m); /* what the family knows and no key says; may be NULL */
@@ -65,10 +65,13 @@ extern const struct architecture arch_olmo2;
 extern const struct architecture arch_gpt2;
 extern const struct architecture arch_gemma2;
 extern const struct architecture arch_gemma3;
+extern const struct architecture arch_mixtral;
+extern const struct architecture arch_qwen3moe;
 
 /* Passes of which several families differ in tensors and numbers alone. */
 enum err arch_llama_run(struct forward *f, const struct batch *b);
 enum err arch_gemma2_run(struct forward *f, const struct batch *b);
+enum err arch_mixtral_run(struct forward *f, const struct batch *b);
 
 /* NULL: this build has none of that name (a plain one or a mixture of experts), or number. */
 const struct architecture *arch_named(struct gguf_string name, bool mixture);

@@ -10,7 +10,8 @@
 
 static const struct tensor_role roles[] = {
     {"token_embd.weight", offsetof(struct model, embed), EXTENT_VOCAB, EXTENT_DIM, 0},
-    {"output.weight", offsetof(struct model, head), EXTENT_VOCAB, EXTENT_DIM, ROLE_OPTIONAL}, /* absent: the embedding again */
+    /* absent: the embedding again */
+    {"output.weight", offsetof(struct model, head), EXTENT_VOCAB, EXTENT_DIM, ROLE_OPTIONAL},
     {"output_norm.weight", offsetof(struct model, out_norm), EXTENT_ONE, EXTENT_DIM, 0},
     {0},
 };
@@ -37,7 +38,7 @@ static void complete(struct model *m)
     m->embed_scale = sqrtf((float)m->dim);
     if (m->window > 0 && m->rope_base_windowed == 0.0f)
         m->rope_base_windowed = 10000.0f; /* files of before there was a key for it */
-    if (m->layers == 62)                  /* 27B: scores are scaled by the dimensions that a head would have if heads made up dim */
+    if (m->layers == 62) /* 27B: scores are scaled by the dimensions that a head would have if heads made up dim */
         m->attn_scale = 1.0f / sqrtf((float)m->dim / (float)m->heads);
 }
 

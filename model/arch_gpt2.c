@@ -8,7 +8,8 @@
 static const struct tensor_role roles[] = {
     {"token_embd.weight", offsetof(struct model, embed), EXTENT_VOCAB, EXTENT_DIM, 0},
     {"position_embd.weight", offsetof(struct model, positions), EXTENT_POSITIONS, EXTENT_DIM, 0},
-    {"output.weight", offsetof(struct model, head), EXTENT_VOCAB, EXTENT_DIM, ROLE_OPTIONAL}, /* absent: the embedding again */
+    /* absent: the embedding again */
+    {"output.weight", offsetof(struct model, head), EXTENT_VOCAB, EXTENT_DIM, ROLE_OPTIONAL},
     {"output_norm.weight", offsetof(struct model, out_norm), EXTENT_ONE, EXTENT_DIM, 0},
     {"output_norm.bias", offsetof(struct model, out_norm_bias), EXTENT_ONE, EXTENT_DIM, 0},
     {0},
@@ -39,30 +40,30 @@ static enum err run(struct forward *f, const struct batch *b)
 {
     const struct model *m = f->m;
 
-    forward_embed(f, b);                                                    /* hidden = embedding of each token + its position's */
+    forward_embed(f, b); /* hidden = embedding of each token + its position's */
     if (forward_meet(f) != OK)
         return ERR_ABORTED;
     for (uint32_t layer = 0; layer < m->layers; layer++) {
         const struct model_layer *l = &m->layer[layer];
 
         forward_take_layer_normed(f, b, &l->attn_norm, &l->attn_norm_bias); /* x = norm(hidden) */
-        forward_qkv(f, b, layer);                                           /* q, k, v = W x + b; k and v to their pages */
+        forward_qkv(f, b, layer); /* q, k, v = W x + b; k and v to their pages */
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
-        forward_attend(f, b, layer);                                        /* attn = softmax(q k' / sqrt(head_dim)) v */
+        forward_attend(f, b, layer); /* attn = softmax(q k' / sqrt(head_dim)) v */
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
         forward_take(f, b, f->shared.attn, m->heads * m->head_dim);
-        forward_add_biased(f, &l->o, &l->o_bias);                           /* hidden += Wo attn + b */
+        forward_add_biased(f, &l->o, &l->o_bias); /* hidden += Wo attn + b */
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
 
-        forward_take_layer_normed(f, b, &l->ffn_norm, &l->ffn_norm_bias);   /* x = norm(hidden) */
-        forward_gelu(f, &l->up, &l->up_bias);                               /* act = gelu(Wup x + b) */
+        forward_take_layer_normed(f, b, &l->ffn_norm, &l->ffn_norm_bias); /* x = norm(hidden) */
+        forward_gelu(f, &l->up, &l->up_bias);                             /* act = gelu(Wup x + b) */
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
         forward_take(f, b, f->shared.act, m->ffn);
-        forward_add_biased(f, &l->down, &l->down_bias);                     /* hidden += Wdown act + b */
+        forward_add_biased(f, &l->down, &l->down_bias); /* hidden += Wdown act + b */
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
     }

@@ -10,7 +10,8 @@
 
 static const struct tensor_role roles[] = {
     {"token_embd.weight", offsetof(struct model, embed), EXTENT_VOCAB, EXTENT_DIM, 0},
-    {"output.weight", offsetof(struct model, head), EXTENT_VOCAB, EXTENT_DIM, ROLE_OPTIONAL}, /* absent: the embedding again */
+    /* absent: the embedding again */
+    {"output.weight", offsetof(struct model, head), EXTENT_VOCAB, EXTENT_DIM, ROLE_OPTIONAL},
     {"output_norm.weight", offsetof(struct model, out_norm), EXTENT_ONE, EXTENT_DIM, 0},
     {0},
 };
@@ -33,30 +34,30 @@ enum err arch_llama_run(struct forward *f, const struct batch *b)
 {
     const struct model *m = f->m;
 
-    forward_embed(f, b);                            /* hidden = embedding of each token */
+    forward_embed(f, b); /* hidden = embedding of each token */
     if (forward_meet(f) != OK)
         return ERR_ABORTED;
     for (uint32_t layer = 0; layer < m->layers; layer++) {
         const struct model_layer *l = &m->layer[layer];
 
-        forward_take_normed(f, b, &l->attn_norm);   /* x = norm(hidden) */
-        forward_qkv(f, b, layer);                   /* q, k, v = Wq x, Wk x, Wv x; rope(q), rope(k); k and v to their pages */
+        forward_take_normed(f, b, &l->attn_norm); /* x = norm(hidden) */
+        forward_qkv(f, b, layer); /* q, k, v = Wq x, Wk x, Wv x; rope(q), rope(k); k and v to their pages */
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
-        forward_attend(f, b, layer);                /* attn = softmax(q k' / sqrt(head_dim)) v */
+        forward_attend(f, b, layer); /* attn = softmax(q k' / sqrt(head_dim)) v */
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
         forward_take(f, b, f->shared.attn, m->heads * m->head_dim);
-        forward_add(f, &l->o);                      /* hidden += Wo attn */
+        forward_add(f, &l->o); /* hidden += Wo attn */
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
 
-        forward_take_normed(f, b, &l->ffn_norm);    /* x = norm(hidden) */
-        forward_gated(f, &l->gate, &l->up);         /* act = silu(Wgate x) * (Wup x) */
+        forward_take_normed(f, b, &l->ffn_norm); /* x = norm(hidden) */
+        forward_gated(f, &l->gate, &l->up);      /* act = silu(Wgate x) * (Wup x) */
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
         forward_take(f, b, f->shared.act, m->ffn);
-        forward_add(f, &l->down);                   /* hidden += Wdown act */
+        forward_add(f, &l->down); /* hidden += Wdown act */
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
     }

@@ -9,7 +9,8 @@
 
 static const struct tensor_role roles[] = {
     {"token_embd.weight", offsetof(struct model, embed), EXTENT_VOCAB, EXTENT_DIM, 0},
-    {"output.weight", offsetof(struct model, head), EXTENT_VOCAB, EXTENT_DIM, ROLE_OPTIONAL}, /* absent: the embedding again */
+    /* absent: the embedding again */
+    {"output.weight", offsetof(struct model, head), EXTENT_VOCAB, EXTENT_DIM, ROLE_OPTIONAL},
     {"output_norm.weight", offsetof(struct model, out_norm), EXTENT_ONE, EXTENT_DIM, 0},
     {0},
 };
@@ -34,39 +35,39 @@ static enum err run(struct forward *f, const struct batch *b)
 {
     const struct model *m = f->m;
 
-    forward_embed(f, b);                                /* hidden = embedding of each token */
+    forward_embed(f, b); /* hidden = embedding of each token */
     if (forward_meet(f) != OK)
         return ERR_ABORTED;
     for (uint32_t layer = 0; layer < m->layers; layer++) {
         const struct model_layer *l = &m->layer[layer];
 
-        forward_take(f, b, f->shared.hidden, m->dim);   /* x = hidden */
-        forward_qkv_unnormed(f, b, layer);              /* q, k, v = Wq x, Wk x, Wv x; v to its pages */
+        forward_take(f, b, f->shared.hidden, m->dim); /* x = hidden */
+        forward_qkv_unnormed(f, b, layer);            /* q, k, v = Wq x, Wk x, Wv x; v to its pages */
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
-        forward_norm_qk(f, b, layer);                   /* rope(norm(q)), rope(norm(k)); k to its pages */
+        forward_norm_qk(f, b, layer); /* rope(norm(q)), rope(norm(k)); k to its pages */
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
-        forward_attend(f, b, layer);                    /* attn = softmax(q k' / sqrt(head_dim)) v */
+        forward_attend(f, b, layer); /* attn = softmax(q k' / sqrt(head_dim)) v */
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
         forward_take(f, b, f->shared.attn, m->heads * m->head_dim);
         forward_branch(f, &l->o);
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
-        forward_add_normed(f, b, &l->attn_post_norm);   /* hidden += norm(Wo attn) */
+        forward_add_normed(f, b, &l->attn_post_norm); /* hidden += norm(Wo attn) */
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
 
-        forward_take(f, b, f->shared.hidden, m->dim);   /* x = hidden */
-        forward_gated(f, &l->gate, &l->up);             /* act = silu(Wgate x) * (Wup x) */
+        forward_take(f, b, f->shared.hidden, m->dim); /* x = hidden */
+        forward_gated(f, &l->gate, &l->up);           /* act = silu(Wgate x) * (Wup x) */
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
         forward_take(f, b, f->shared.act, m->ffn);
         forward_branch(f, &l->down);
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
-        forward_add_normed(f, b, &l->ffn_post_norm);    /* hidden += norm(Wdown act) */
+        forward_add_normed(f, b, &l->ffn_post_norm); /* hidden += norm(Wdown act) */
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
     }

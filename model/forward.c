@@ -13,34 +13,28 @@
 #include "model/kernels/product_blas.h"
 
 enum {
-    LOGIT_BLOCK = 256,   /* vocabulary rows that stay in one rank */
+    LOGIT_BLOCK = 256, /* vocabulary rows that stay in one rank */
     BUFFER_ALIGN = 4096,
 };
 
 /* ---- memory ---- */
-
-static void *take(uint8_t *base, uint64_t *used, uint64_t bytes)
-{
-    void *at = base ? base + *used : NULL;
-    *used += (bytes + KERNEL_ALIGN - 1) & ~(uint64_t)(KERNEL_ALIGN - 1);
-    return at;
-}
 
 static uint32_t logits_stride(const struct model *m)
 {
     return tiles_of(m->vocab) * TILE_ROWS;
 }
 
-uint64_t shared_buffers_place(struct shared_buffers *b, const struct model *m, uint32_t capacity, uint32_t logit_rows, uint8_t *base)
+uint64_t shared_buffers_place(struct shared_buffers *b, const struct model *m, uint32_t capacity, uint32_t logit_rows,
+                              uint8_t *base)
 {
     uint64_t used = 0, row = (uint64_t)capacity * sizeof(float);
-    b->hidden = take(base, &used, row * m->dim);
-    b->q = take(base, &used, row * m->heads * m->head_dim);
-    b->k = take(base, &used, row * m->kv_heads * m->head_dim);
-    b->attn = take(base, &used, row * m->heads * m->head_dim);
-    b->branch = take(base, &used, m->layer[0].attn_post_norm.count > 0 ? row * m->dim : 0);
-    b->act = take(base, &used, row * (m->experts > 0 ? m->experts_used * m->expert_ffn : m->ffn));
-    b->logits = take(base, &used, (uint64_t)logit_rows * logits_stride(m) * sizeof(float));
+    b->hidden = forward_place(base, &used, row * m->dim);
+    b->q = forward_place(base, &used, row * m->heads * m->head_dim);
+    b->k = forward_place(base, &used, row * m->kv_heads * m->head_dim);
+    b->attn = forward_place(base, &used, row * m->heads * m->head_dim);
+    b->branch = forward_place(base, &used, m->layer[0].attn_post_norm.count > 0 ? row * m->dim : 0);
+    b->act = forward_place(base, &used, row * (m->experts > 0 ? m->experts_used * m->expert_ffn : m->ffn));
+    b->logits = forward_place(base, &used, (uint64_t)logit_rows * logits_stride(m) * sizeof(float));
     return used;
 }
 
@@ -49,12 +43,14 @@ static uint64_t private_buffers_place(struct forward *f, uint8_t *base)
     const struct model *m = f->m;
     uint32_t cols = greatest(greatest(m->dim, m->ffn), greatest(m->heads * m->head_dim, m->expert_ffn));
     uint64_t used = 0;
-    f->x = take(base, &used, (uint64_t)f->capacity * m->dim * sizeof(float));
-    f->out[0] = take(base, &used, (uint64_t)f->capacity * CHUNK_ROWS * sizeof(float));
-    f->out[1] = take(base, &used, (uint64_t)f->capacity * CHUNK_ROWS * sizeof(float));
-    f->quantised = take(base, &used, activations_bytes(f->capacity, cols));
-    f->product_scratch = take(base, &used, product_scratch_bytes(cols));
-    f->attention_scratch = take(base, &used, attention_scratch_bytes(m->head_dim));
+    f->x = forward_place(base, &used, (uint64_t)f->capacity * m->dim * sizeof(float));
+    f->out[0] = forward_place(base, &used, (uint64_t)f->capacity * CHUNK_ROWS * sizeof(float));
+    f->out[1] = forward_place(base, &used, (uint64_t)f->capacity * CHUNK_ROWS * sizeof(float));
+    f->quantised = forward_place(base, &used, activations_bytes(f->capacity, cols));
+    f->product_scratch = forward_place(base, &used, product_scratch_bytes(cols));
+    f->attention_scratch = forward_place(base, &used, attention_scratch_bytes(m->head_dim));
+    if (m->experts > 0)
+        forward_routes_place(&f->routes, m, f->capacity, base, &used);
     return used;
 }
 
@@ -78,8 +74,10 @@ enum err forward_open(struct forward **out, const struct model *m, const uint8_t
                       uint32_t capacity, uint32_t logit_rows, struct why *why)
 {
     if (capacity == 0 || capacity > FORWARD_MAX_CAPACITY || logit_rows > capacity)
-        return because(why, ERR_INVALID, "a step of %u tokens with %u rows of logits: 1 to %d tokens can be served, and no more logits than tokens",
-                       capacity, logit_rows, FORWARD_MAX_CAPACITY);
+        return because(
+            why, ERR_INVALID,
+            "a step of %u tokens with %u rows of logits: 1 to %d tokens can be served, and no more logits than tokens",
+            capacity, logit_rows, FORWARD_MAX_CAPACITY);
     struct forward *f = calloc(1, sizeof *f);
     if (!f)
         return because(why, ERR_NOMEM, "no memory for a step of %u tokens", capacity);
@@ -94,7 +92,8 @@ enum err forward_open(struct forward **out, const struct model *m, const uint8_t
     f->memory = aligned_alloc(BUFFER_ALIGN, bytes);
     if (!f->memory) {
         free(f);
-        return because(why, ERR_NOMEM, "no memory for a step of %u tokens: %llu MiB a worker are needed; allow fewer tokens a step",
+        return because(why, ERR_NOMEM,
+                       "no memory for a step of %u tokens: %llu MiB a worker are needed; allow fewer tokens a step",
                        capacity, (unsigned long long)(bytes >> 20));
     }
     memset(f->memory, 0, bytes); /* touched here, by the process that will use it */
@@ -124,7 +123,8 @@ enum err forward_use_blas(struct forward *f, struct why *why)
     return OK;
 }
 
-void forward_join(struct forward *f, uint32_t rank, uint32_t ranks, const struct shared_buffers *shared, meet_fn meet, void *meet_arg)
+void forward_join(struct forward *f, uint32_t rank, uint32_t ranks, const struct shared_buffers *shared, meet_fn meet,
+                  void *meet_arg)
 {
     must(rank < ranks && (meet || ranks == 1));
     f->rank = rank;
@@ -146,10 +146,12 @@ enum err batch_check(const struct batch *b, const struct model *m, uint32_t capa
     for (uint32_t i = 0; i < b->run_count; i++) {
         const struct batch_run *run = &b->runs[i];
         if (run->first_row != next || run->count == 0 || run->count > b->tokens - next)
-            return because(why, ERR_INVALID, "run %u of the batch has %u rows from row %u on, where row %u of %u is next", i,
-                           run->count, run->first_row, next, b->tokens);
+            return because(why, ERR_INVALID,
+                           "run %u of the batch has %u rows from row %u on, where row %u of %u is next", i, run->count,
+                           run->first_row, next, b->tokens);
         if (run->position >= m->context || run->count > m->context - run->position)
-            return because(why, ERR_INVALID, "run %u of the batch has %u tokens from position %u on; the context ends at %u", i,
+            return because(why, ERR_INVALID,
+                           "run %u of the batch has %u tokens from position %u on; the context ends at %u", i,
                            run->count, run->position, m->context);
         next += run->count;
     }
@@ -157,7 +159,8 @@ enum err batch_check(const struct batch *b, const struct model *m, uint32_t capa
         return because(why, ERR_INVALID, "the runs of the batch end at row %u of %u", next, b->tokens);
     for (uint32_t t = 0; t < b->tokens; t++)
         if (b->token_ids[t] >= m->vocab)
-            return because(why, ERR_INVALID, "row %u of the batch is token %u; the vocabulary has %u", t, b->token_ids[t], m->vocab);
+            return because(why, ERR_INVALID, "row %u of the batch is token %u; the vocabulary has %u", t,
+                           b->token_ids[t], m->vocab);
     return OK;
 }
 
@@ -202,7 +205,8 @@ void forward_take(struct forward *f, const struct batch *b, const float *x, uint
 }
 
 /* With a bias: LayerNorm; without: RMSNorm. */
-static void norm_row(struct forward *f, float *to, const float *from, const struct weight_vector *weight, const struct weight_vector *bias)
+static void norm_row(struct forward *f, float *to, const float *from, const struct weight_vector *weight,
+                     const struct weight_vector *bias)
 {
     const struct model *m = f->m;
     if (bias->count > 0)
@@ -211,7 +215,8 @@ static void norm_row(struct forward *f, float *to, const float *from, const stru
         f->k->rms_norm(to, from, model_vector(weight, f->weights), m->dim, m->norm_eps);
 }
 
-void forward_take_layer_normed(struct forward *f, const struct batch *b, const struct weight_vector *weight, const struct weight_vector *bias)
+void forward_take_layer_normed(struct forward *f, const struct batch *b, const struct weight_vector *weight,
+                               const struct weight_vector *bias)
 {
     size_t dim = f->m->dim;
     for (uint32_t t = 0; t < b->tokens; t++)
@@ -226,7 +231,8 @@ void forward_take_normed(struct forward *f, const struct batch *b, const struct 
 
 /* ---- products ---- */
 
-void forward_product(struct forward *f, const struct tile_matrix *w, struct tile_range r, float *y, size_t stride, enum product_mode mode)
+void forward_product(struct forward *f, const struct tile_matrix *w, struct tile_range r, float *y, size_t stride,
+                     enum product_mode mode)
 {
     if (r.first == r.last)
         return;
@@ -248,7 +254,8 @@ uint32_t forward_product_chunk(struct forward *f, const struct tile_matrix *w, s
     return rows.rows;
 }
 
-void forward_add_bias(const struct forward *f, const struct weight_vector *bias, float *x, size_t stride, uint32_t first, uint32_t end)
+void forward_add_bias(const struct forward *f, const struct weight_vector *bias, float *x, size_t stride,
+                      uint32_t first, uint32_t end)
 {
     if (bias->count == 0)
         return;
@@ -261,7 +268,8 @@ void forward_add_bias(const struct forward *f, const struct weight_vector *bias,
 /* ---- halves of a layer ---- */
 
 /* y (tokens, w->rows): my rows of w x, stored or added, and the bias. */
-static void project_mine(struct forward *f, const struct weight *w, const struct weight_vector *bias, float *y, enum product_mode mode)
+static void project_mine(struct forward *f, const struct weight *w, const struct weight_vector *bias, float *y,
+                         enum product_mode mode)
 {
     struct tile_matrix matrix = model_matrix(w, f->weights);
     struct tile_range mine = share_of(f, tiles_of(w->rows));
@@ -296,19 +304,24 @@ void forward_add_normed(struct forward *f, const struct batch *b, const struct w
     }
 }
 
-typedef void (*gate_fn)(float *out, const float *gate, const float *up, uint32_t n);
+void forward_gate(struct forward *f, const struct tile_matrix *gate, const struct tile_matrix *up, gate_fn activation,
+                  float *act)
+{
+    struct tile_range mine = share_of(f, tiles_of(gate->rows));
+    for (struct tile_range chunk = chunk_at(mine.first, mine.last); chunk.first < chunk.last;
+         chunk = chunk_at(chunk.last, mine.last)) {
+        uint32_t rows = forward_product_chunk(f, gate, chunk, f->out[0]);
+        forward_product_chunk(f, up, chunk, f->out[1]);
+        for (size_t t = 0; t < f->in.tokens; t++)
+            activation(act + t * gate->rows + (size_t)chunk.first * TILE_ROWS, f->out[0] + t * CHUNK_ROWS,
+                       f->out[1] + t * CHUNK_ROWS, rows);
+    }
+}
 
 static void gated(struct forward *f, const struct weight *gate, const struct weight *up, gate_fn activation)
 {
     struct tile_matrix gates = model_matrix(gate, f->weights), ups = model_matrix(up, f->weights);
-    struct tile_range mine = share_of(f, tiles_of(gate->rows));
-    for (struct tile_range chunk = chunk_at(mine.first, mine.last); chunk.first < chunk.last; chunk = chunk_at(chunk.last, mine.last)) {
-        uint32_t rows = forward_product_chunk(f, &gates, chunk, f->out[0]);
-        forward_product_chunk(f, &ups, chunk, f->out[1]);
-        float *act = f->shared.act + (size_t)chunk.first * TILE_ROWS;
-        for (size_t t = 0; t < f->in.tokens; t++)
-            activation(act + t * gate->rows, f->out[0] + t * CHUNK_ROWS, f->out[1] + t * CHUNK_ROWS, rows);
-    }
+    forward_gate(f, &gates, &ups, activation, f->shared.act);
 }
 
 void forward_gated(struct forward *f, const struct weight *gate, const struct weight *up)
@@ -343,10 +356,12 @@ void forward_logits(struct forward *f, const uint32_t *rows, uint32_t count, uin
     if (count == 0 || *first == *last)
         return;
     for (uint32_t i = 0; i < count; i++)
-        norm_row(f, f->x + (size_t)i * m->dim, f->shared.hidden + (size_t)rows[i] * m->dim, &m->out_norm, &m->out_norm_bias);
+        norm_row(f, f->x + (size_t)i * m->dim, f->shared.hidden + (size_t)rows[i] * m->dim, &m->out_norm,
+                 &m->out_norm_bias);
     forward_take_rows(f, count, f->x, m->dim);
     struct tile_matrix head = model_matrix(&m->head, f->weights);
-    forward_product(f, &head, (struct tile_range){*first / TILE_ROWS, tiles_of(*last)}, f->shared.logits, logits_stride(m), PRODUCT_STORE);
+    forward_product(f, &head, (struct tile_range){*first / TILE_ROWS, tiles_of(*last)}, f->shared.logits,
+                    logits_stride(m), PRODUCT_STORE);
     for (uint32_t i = 0; m->logit_softcap > 0.0f && i < count; i++)
         soft_cap(f->shared.logits + (size_t)i * logits_stride(m) + *first, *last - *first, m->logit_softcap);
 }

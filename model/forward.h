@@ -27,10 +27,10 @@ struct batch_run {
 };
 
 struct batch {
-    uint32_t tokens;           /* rows, <= the capacity that the buffers were made for */
+    uint32_t tokens; /* rows, <= the capacity that the buffers were made for */
     uint32_t run_count;
     const struct batch_run *runs; /* ascending rows, without holes */
-    const uint32_t *token_ids; /* (tokens), each below vocab */
+    const uint32_t *token_ids;    /* (tokens), each below vocab */
 };
 
 /* Shared by the ranks: (capacity, …) floats each, 64-byte aligned. */
@@ -45,7 +45,8 @@ struct shared_buffers {
 };
 
 /* Lays the buffers out in one block; base NULL only counts. Returns the bytes. */
-uint64_t shared_buffers_place(struct shared_buffers *b, const struct model *m, uint32_t capacity, uint32_t logit_rows, uint8_t *base);
+uint64_t shared_buffers_place(struct shared_buffers *b, const struct model *m, uint32_t capacity, uint32_t logit_rows,
+                              uint8_t *base);
 
 /*
  * A batch that came from elsewhere, held against what forward_run demands: 1 to capacity tokens, runs ascending and
@@ -76,7 +77,8 @@ void forward_close(struct forward *f);
 enum err forward_use_blas(struct forward *f, struct why *why);
 
 /* Sets this rank's place in its group; between steps only. meet may be NULL when ranks is 1. */
-void forward_join(struct forward *f, uint32_t rank, uint32_t ranks, const struct shared_buffers *shared, meet_fn meet, void *meet_arg);
+void forward_join(struct forward *f, uint32_t rank, uint32_t ranks, const struct shared_buffers *shared, meet_fn meet,
+                  void *meet_arg);
 
 /* All layers of a batch that batch_check has passed. On return hidden holds the residual stream of all rows, whole for every rank. OK or ERR_ABORTED. */
 enum err forward_run(struct forward *f, const struct batch *b);

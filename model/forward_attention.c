@@ -36,7 +36,8 @@ static void rotate(const struct forward *f, uint32_t layer, uint32_t position, f
     if (m->rope_pairs == 0)
         return;
     const float *cos_sin = model_vector(model_rope(m, layer), f->weights) + (size_t)position * m->rope_pairs * 2;
-    for (struct head_rows h = head_rows_at(first, end, m->head_dim); h.from < h.to; h = next_head(h, end, m->head_dim)) {
+    for (struct head_rows h = head_rows_at(first, end, m->head_dim); h.from < h.to;
+         h = next_head(h, end, m->head_dim)) {
         uint32_t to = least(h.to, 2 * m->rope_pairs);
         if (h.from < to)
             rope_rotate(x + h.head * m->head_dim + h.from - first, 1, 0, (to - h.from) / 2, cos_sin + h.from);
@@ -44,7 +45,8 @@ static void rotate(const struct forward *f, uint32_t layer, uint32_t position, f
 }
 
 /* Normalises the heads of rows [first, end), which are whole, where the model does that. */
-static void norm_heads(const struct forward *f, const struct weight_vector *norm, float *x, uint32_t first, uint32_t end)
+static void norm_heads(const struct forward *f, const struct weight_vector *norm, float *x, uint32_t first,
+                       uint32_t end)
 {
     const struct model *m = f->m;
     if (norm->count != m->head_dim)
@@ -59,12 +61,13 @@ static uint8_t *page_of(const struct batch_run *run, uint32_t position)
 }
 
 /* Rows [first, end) of K of one position into its slot: [head_dim / 2][16][2]. x begins with row `first`. */
-static void store_k(const struct forward *f, const struct batch_run *run, uint32_t position, uint32_t layer, const float *x, uint32_t first,
-                    uint32_t end)
+static void store_k(const struct forward *f, const struct batch_run *run, uint32_t position, uint32_t layer,
+                    const float *x, uint32_t first, uint32_t end)
 {
     const struct model *m = f->m;
     uint16_t half[MODEL_MAX_HEAD_DIM];
-    for (struct head_rows h = head_rows_at(first, end, m->head_dim); h.from < h.to; h = next_head(h, end, m->head_dim)) {
+    for (struct head_rows h = head_rows_at(first, end, m->head_dim); h.from < h.to;
+         h = next_head(h, end, m->head_dim)) {
         uint8_t *k = page_of(run, position) + model_page_k_offset(m, layer, h.head);
         f->k->to_f16(half, x + h.head * m->head_dim + h.from - first, h.to - h.from);
         for (uint32_t d = h.from; d < h.to; d += 2)
@@ -73,18 +76,21 @@ static void store_k(const struct forward *f, const struct batch_run *run, uint32
 }
 
 /* The same for V: [16][head_dim]. */
-static void store_v(const struct forward *f, const struct batch_run *run, uint32_t position, uint32_t layer, const float *x, uint32_t first,
-                    uint32_t end)
+static void store_v(const struct forward *f, const struct batch_run *run, uint32_t position, uint32_t layer,
+                    const float *x, uint32_t first, uint32_t end)
 {
     const struct model *m = f->m;
-    for (struct head_rows h = head_rows_at(first, end, m->head_dim); h.from < h.to; h = next_head(h, end, m->head_dim)) {
+    for (struct head_rows h = head_rows_at(first, end, m->head_dim); h.from < h.to;
+         h = next_head(h, end, m->head_dim)) {
         uint16_t *v = (uint16_t *)(void *)(page_of(run, position) + model_page_v_offset(m, layer, h.head));
-        f->k->to_f16(v + position % ATTENTION_PAGE * m->head_dim + h.from, x + h.head * m->head_dim + h.from - first, h.to - h.from);
+        f->k->to_f16(v + position % ATTENTION_PAGE * m->head_dim + h.from, x + h.head * m->head_dim + h.from - first,
+                     h.to - h.from);
     }
 }
 
 /* x (tokens, w->rows) at the rows of r: w x + bias. */
-static void project(struct forward *f, const struct weight *w, const struct weight_vector *bias, struct tile_range r, float *x)
+static void project(struct forward *f, const struct weight *w, const struct weight_vector *bias, struct tile_range r,
+                    float *x)
 {
     struct tile_matrix matrix = model_matrix(w, f->weights);
     struct row_range rows = rows_of(r, w);
@@ -97,12 +103,14 @@ static void project_v(struct forward *f, const struct batch *b, uint32_t layer, 
 {
     const struct model_layer *l = &f->m->layer[layer];
     struct tile_matrix matrix = model_matrix(&l->v, f->weights);
-    for (struct tile_range chunk = chunk_at(v.first, v.last); chunk.first < chunk.last; chunk = chunk_at(chunk.last, v.last)) {
+    for (struct tile_range chunk = chunk_at(v.first, v.last); chunk.first < chunk.last;
+         chunk = chunk_at(chunk.last, v.last)) {
         uint32_t first = chunk.first * TILE_ROWS, end = first + forward_product_chunk(f, &matrix, chunk, f->out[0]);
         forward_add_bias(f, &l->v_bias, f->out[0], CHUNK_ROWS, first, end);
         for (const struct batch_run *run = b->runs; run < b->runs + b->run_count; run++)
             for (uint32_t i = 0; i < run->count; i++)
-                store_v(f, run, run->position + i, layer, f->out[0] + (size_t)(run->first_row + i) * CHUNK_ROWS, first, end);
+                store_v(f, run, run->position + i, layer, f->out[0] + (size_t)(run->first_row + i) * CHUNK_ROWS, first,
+                        end);
     }
 }
 
@@ -209,8 +217,8 @@ static uint64_t attention_cost(uint32_t position, uint32_t queries, uint32_t win
 }
 
 /* One unit: `heads` query heads from `head` on, which share kv_head, for queries [from, from + queries) of a run. */
-static void attend_unit(struct forward *f, const struct batch_run *run, uint32_t layer, uint32_t kv_head, uint32_t head, uint32_t heads,
-                        uint32_t from, uint32_t queries)
+static void attend_unit(struct forward *f, const struct batch_run *run, uint32_t layer, uint32_t kv_head, uint32_t head,
+                        uint32_t heads, uint32_t from, uint32_t queries)
 {
     const struct model *m = f->m;
     size_t stride = (size_t)m->heads * m->head_dim;

@@ -12,6 +12,16 @@
 
 #include "model/forward.h"
 
+/* Which tokens go to which experts; every rank works it out for itself. */
+struct expert_routes {
+    float *logits;   /* (capacity, experts rounded up to 16); of the chosen ones then their shares */
+    uint8_t *chosen; /* (capacity, experts) */
+    uint32_t *first; /* (experts + 1): rows [first[e], first[e + 1]) are those of expert e */
+    uint32_t *token; /* (capacity * experts_used), by row: ascending within an expert */
+    float *share;    /* (capacity * experts_used), by row: what the token takes of the expert's answer */
+    float *x;        /* (capacity, dim): inputs of one expert */
+};
+
 struct forward {
     const struct model *m;
     const uint8_t *weights;
@@ -27,12 +37,14 @@ struct forward {
 
     /* private memory, one block */
     uint8_t *memory;
-    float *x;                   /* (capacity, dim): normed rows */
-    float *out[2];              /* (capacity, CHUNK_ROWS): outputs on their way elsewhere */
-    void *quantised;            /* behind `in` */
+    float *x;        /* (capacity, dim): normed rows */
+    float *out[2];   /* (capacity, CHUNK_ROWS): outputs on their way elsewhere */
+    void *quantised; /* behind `in` */
     void *product_scratch;
     void *attention_scratch;
     void *blas_scratch; /* NULL: every product is the kernel set's */
+
+    struct expert_routes routes; /* of models with experts */
 
     struct activations in; /* the inputs of the products that come next */
 };
@@ -44,7 +56,8 @@ void forward_embed(struct forward *f, const struct batch *b);
 void forward_take_normed(struct forward *f, const struct batch *b, const struct weight_vector *weight);
 
 /* The next inputs: layer_norm(hidden) * weight + bias, all rows. */
-void forward_take_layer_normed(struct forward *f, const struct batch *b, const struct weight_vector *weight, const struct weight_vector *bias);
+void forward_take_layer_normed(struct forward *f, const struct batch *b, const struct weight_vector *weight,
+                               const struct weight_vector *bias);
 
 /* The next inputs: rows of a shared buffer of `cols` columns, all rows. */
 void forward_take(struct forward *f, const struct batch *b, const float *x, uint32_t cols);
@@ -77,6 +90,16 @@ void forward_add_normed(struct forward *f, const struct batch *b, const struct w
 void forward_gated(struct forward *f, const struct weight *gate, const struct weight *up);
 void forward_gated_gelu(struct forward *f, const struct weight *gate, const struct weight *up);
 void forward_gelu(struct forward *f, const struct weight *up, const struct weight_vector *bias);
+
+/* Sends each token to the experts whose logits, router x, are largest; of equal ones to the lowest. Reads the inputs, all of it. */
+void forward_route(struct forward *f, const struct weight *router);
+
+/*
+ * In two parts with a meeting between them: act = silu(gate_e x) * (up_e x) for every expert e and its tokens, my rows, reading
+ * the inputs; hidden += the sum, in order of e, of shares * (down_e act), my rows. The routes stay as they are in between.
+ */
+void forward_experts_gated(struct forward *f, const struct weight *gate, const struct weight *up);
+void forward_experts_add(struct forward *f, const struct weight *down);
 
 static inline enum err forward_meet(struct forward *f)
 {

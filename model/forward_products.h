@@ -34,7 +34,8 @@ static inline uint32_t least(uint32_t a, uint32_t b)
 /* This rank's part of n things in order; may be empty. */
 static inline struct tile_range share_of(const struct forward *f, uint32_t n)
 {
-    return (struct tile_range){(uint32_t)((uint64_t)n * f->rank / f->ranks), (uint32_t)((uint64_t)n * (f->rank + 1) / f->ranks)};
+    return (struct tile_range){(uint32_t)((uint64_t)n * f->rank / f->ranks),
+                               (uint32_t)((uint64_t)n * (f->rank + 1) / f->ranks)};
 }
 
 /* The part of r that falls into the `tiles` tiles from `base` on, counted from base. */
@@ -65,13 +66,33 @@ static inline struct tile_range chunk_at(uint32_t first, uint32_t last)
 /* The next inputs: `tokens` rows of `cols` columns. */
 void forward_take_rows(struct forward *f, uint32_t tokens, const float *x, uint32_t cols);
 
+/* Lays out what routing needs in private memory, from *used on; base NULL only counts. */
+void forward_routes_place(struct expert_routes *r, const struct model *m, uint32_t capacity, uint8_t *base,
+                          uint64_t *used);
+
+/* The next `bytes` of a block, aligned for kernels; NULL when base is. */
+static inline void *forward_place(uint8_t *base, uint64_t *used, uint64_t bytes)
+{
+    void *at = base ? base + *used : NULL;
+    *used += (bytes + KERNEL_ALIGN - 1) & ~(uint64_t)(KERNEL_ALIGN - 1);
+    return at;
+}
+
+typedef void (*gate_fn)(float *out, const float *gate, const float *up, uint32_t n);
+
+/* act (tokens, gate->rows) = activation(gate x, up x), my rows. */
+void forward_gate(struct forward *f, const struct tile_matrix *gate, const struct tile_matrix *up, gate_fn activation,
+                  float *act);
+
 /* y (tokens, stride) at the rows of r: w x or += w x. y is where row 0 of the whole matrix would go. */
-void forward_product(struct forward *f, const struct tile_matrix *w, struct tile_range r, float *y, size_t stride, enum product_mode mode);
+void forward_product(struct forward *f, const struct tile_matrix *w, struct tile_range r, float *y, size_t stride,
+                     enum product_mode mode);
 
 /* out (tokens, CHUNK_ROWS) = the rows of r of w x, the first of them in column 0. Returns how many rows. */
 uint32_t forward_product_chunk(struct forward *f, const struct tile_matrix *w, struct tile_range r, float *out);
 
 /* x (tokens, stride), whose column 0 is row `first`, += bias at rows [first, end); nothing where there is no bias. */
-void forward_add_bias(const struct forward *f, const struct weight_vector *bias, float *x, size_t stride, uint32_t first, uint32_t end);
+void forward_add_bias(const struct forward *f, const struct weight_vector *bias, float *x, size_t stride,
+                      uint32_t first, uint32_t end);
 
 #endif

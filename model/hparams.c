@@ -10,13 +10,13 @@
 #include "model/arch.h"
 
 /* X(member of struct model, key, least, most): the counts that a file states, with what this build can serve */
-#define COUNTS(X)                                                  \
-    X(layers, "block_count", 1, MODEL_MAX_LAYERS)                  \
-    X(dim, "embedding_length", 1, MODEL_MAX_DIM)                   \
-    X(ffn, "feed_forward_length", 1, MODEL_MAX_FFN)                \
-    X(heads, "attention.head_count", 1, MODEL_MAX_HEADS)           \
-    X(kv_heads, "attention.head_count_kv", 1, MODEL_MAX_HEADS)     \
-    X(head_dim, "attention.key_length", 2, MODEL_MAX_HEAD_DIM)     \
+#define COUNTS(X)                                              \
+    X(layers, "block_count", 1, MODEL_MAX_LAYERS)              \
+    X(dim, "embedding_length", 1, MODEL_MAX_DIM)               \
+    X(ffn, "feed_forward_length", 1, MODEL_MAX_FFN)            \
+    X(heads, "attention.head_count", 1, MODEL_MAX_HEADS)       \
+    X(kv_heads, "attention.head_count_kv", 1, MODEL_MAX_HEADS) \
+    X(head_dim, "attention.key_length", 2, MODEL_MAX_HEAD_DIM) \
     X(context_train, "context_length", 1, 1 << 24)
 
 /* Reads keys of one architecture; after the first wrong one the rest is left alone and err says what it was. */
@@ -49,8 +49,9 @@ static void read_per_layer(struct reader *r, uint32_t *out)
     for (uint64_t i = 1; equal && i < count; i++)
         equal = memcmp(values, values + 4 * i, 4) == 0;
     if (!equal) {
-        r->err = because(r->why, ERR_UNSUPPORTED, "\"%s\": key \"%s\" differs from layer to layer, which this build cannot serve",
-                         r->path, r->key);
+        r->err =
+            because(r->why, ERR_UNSUPPORTED,
+                    "\"%s\": key \"%s\" differs from layer to layer, which this build cannot serve", r->path, r->key);
         return;
     }
     memcpy(out, values, sizeof *out); /* a negative one is out of every bound */
@@ -94,7 +95,8 @@ static void check_listed_windows(struct reader *r, uint32_t period)
     for (uint64_t i = 0; periodic && i < count; i++)
         periodic = (windowed[i] != 0) == (period == MODEL_WINDOW_ALWAYS || (i + 1) % period != 0);
     if (r->err == OK && !periodic)
-        r->err = because(r->why, ERR_UNSUPPORTED, "\"%s\": key \"%s\" has windows in other layers than this build can serve", r->path, r->key);
+        r->err = because(r->why, ERR_UNSUPPORTED,
+                         "\"%s\": key \"%s\" has windows in other layers than this build can serve", r->path, r->key);
 }
 
 static void read_window(struct reader *r, struct model *m)
@@ -120,7 +122,8 @@ static void read_experts(struct reader *r, struct model *m)
     m->experts_used = count_of(r, "expert_used_count");
     m->expert_ffn = count_or(r, "expert_feed_forward_length", m->ffn);
     if (r->err == OK && count_or(r, "expert_shared_count", 0) > 0)
-        r->err = because(r->why, ERR_UNSUPPORTED, "\"%s\": key \"%s\": experts that every token asks are not supported", r->path, r->key);
+        r->err = because(r->why, ERR_UNSUPPORTED, "\"%s\": key \"%s\": experts that every token asks are not supported",
+                         r->path, r->key);
 }
 
 static void read_attention(struct reader *r, struct model *m)
@@ -132,8 +135,9 @@ static void read_attention(struct reader *r, struct model *m)
     m->head_dim = count_or(r, "attention.key_length", m->dim / m->heads);
     uint32_t value_dim = count_or(r, "attention.value_length", m->head_dim);
     if (r->err == OK && value_dim != m->head_dim)
-        r->err = because(r->why, ERR_UNSUPPORTED, "\"%s\": keys of %u and values of %u dimensions a head; this build needs them equal",
-                         r->path, m->head_dim, value_dim);
+        r->err = because(r->why, ERR_UNSUPPORTED,
+                         "\"%s\": keys of %u and values of %u dimensions a head; this build needs them equal", r->path,
+                         m->head_dim, value_dim);
     if (m->head_dim > 0)
         m->attn_scale = 1.0f / sqrtf((float)m->head_dim);
     m->attn_softcap = number_or(r, "attn_logit_softcapping", 0.0f);
@@ -166,7 +170,8 @@ static void read_rope(struct reader *r, struct model *m)
     if (kind_is(kind, "linear"))
         m->rope_factor = number_or(r, "rope.scaling.factor", 1.0f);
     else if (r->err == OK && kind.length != 0 && !kind_is(kind, "none") && !kind_is(kind, "longrope"))
-        r->err = because(r->why, ERR_UNSUPPORTED, "\"%s\": RoPE scaling \"%.*s\" is not supported; none, linear, longrope and Llama 3's are",
+        r->err = because(r->why, ERR_UNSUPPORTED,
+                         "\"%s\": RoPE scaling \"%.*s\" is not supported; none, linear, longrope and Llama 3's are",
                          r->path, (int)(kind.length < 32 ? kind.length : 32), kind.at);
 }
 
@@ -175,8 +180,9 @@ static void read_context(struct reader *r, struct model *m, uint32_t context)
     m->context_train = count_of(r, "context_length");
     m->context = context ? context : m->context_train;
     if (r->err == OK && m->context > m->context_train)
-        r->err = because(r->why, ERR_INVALID, "a context of %u tokens was asked for, but \"%s\" was trained for %u: ask for less",
-                         context, r->path, m->context_train);
+        r->err = because(r->why, ERR_INVALID,
+                         "a context of %u tokens was asked for, but \"%s\" was trained for %u: ask for less", context,
+                         r->path, m->context_train);
 }
 
 enum err hparams_read(struct model *m, const struct gguf *g, const char *path, uint32_t context, struct why *why)
@@ -198,18 +204,20 @@ enum err hparams_read(struct model *m, const struct gguf *g, const char *path, u
 
 static enum err check_counts(const struct model *m, const char *source, struct why *why)
 {
-#define X(member, key, least, most)                                                                                       \
-    if (m->member < (least) || m->member > (most))                                                                        \
-        return because(why, ERR_UNSUPPORTED, "\"%s\": %s is %u; %d to %d can be served", source, key, m->member, (least), \
-                       (most));
+#define X(member, key, least, most)                                                                              \
+    if (m->member < (least) || m->member > (most))                                                               \
+        return because(why, ERR_UNSUPPORTED, "\"%s\": %s is %u; %d to %d can be served", source, key, m->member, \
+                       (least), (most));
     COUNTS(X)
 #undef X
     if (m->vocab < 1 || m->vocab > MODEL_MAX_VOCAB)
-        return because(why, ERR_UNSUPPORTED, "\"%s\": the vocabulary has %u tokens; 1 to %d can be served", source, m->vocab,
-                       MODEL_MAX_VOCAB);
+        return because(why, ERR_UNSUPPORTED, "\"%s\": the vocabulary has %u tokens; 1 to %d can be served", source,
+                       m->vocab, MODEL_MAX_VOCAB);
     if (m->context < 1 || m->context > m->context_train || m->context > MODEL_MAX_CONTEXT)
-        return because(why, ERR_UNSUPPORTED, "\"%s\": a context of %u tokens; %u are trained and %d the most that can be served: ask for less",
-                       source, m->context, m->context_train, MODEL_MAX_CONTEXT);
+        return because(
+            why, ERR_UNSUPPORTED,
+            "\"%s\": a context of %u tokens; %u are trained and %d the most that can be served: ask for less", source,
+            m->context, m->context_train, MODEL_MAX_CONTEXT);
     return OK;
 }
 
@@ -218,12 +226,13 @@ static enum err check_mixture(const struct model *m, const char *source, struct 
     bool mixture = arch_numbered(m->arch)->mixture;
     if (!mixture && m->experts == 0 && m->experts_used == 0 && m->expert_ffn == 0)
         return OK;
-    if (!mixture || m->experts < 1 || m->experts > MODEL_MAX_EXPERTS || m->experts_used < 1 || m->experts_used > m->experts)
-        return because(why, ERR_UNSUPPORTED, "\"%s\": %u experts of which a token asks %u; up to %d can be served", source, m->experts,
-                       m->experts_used, MODEL_MAX_EXPERTS);
+    if (!mixture || m->experts < 1 || m->experts > MODEL_MAX_EXPERTS || m->experts_used < 1 ||
+        m->experts_used > m->experts)
+        return because(why, ERR_UNSUPPORTED, "\"%s\": %u experts of which a token asks %u; up to %d can be served",
+                       source, m->experts, m->experts_used, MODEL_MAX_EXPERTS);
     if (m->expert_ffn < 1 || m->expert_ffn > MODEL_MAX_FFN)
-        return because(why, ERR_UNSUPPORTED, "\"%s\": expert_feed_forward_length is %u; 1 to %d can be served", source, m->expert_ffn,
-                       MODEL_MAX_FFN);
+        return because(why, ERR_UNSUPPORTED, "\"%s\": expert_feed_forward_length is %u; 1 to %d can be served", source,
+                       m->expert_ffn, MODEL_MAX_FFN);
     return OK;
 }
 
@@ -231,7 +240,8 @@ static enum err check_window(const struct model *m, const char *source, struct w
 {
     bool may = arch_numbered(m->arch)->window_period != 0;
     if (m->window == 0 ? m->window_period != 0 : !may || m->window_period < 2)
-        return because(why, ERR_UNSUPPORTED, "\"%s\": a window of %u positions in all but one of %u layers cannot be served", source,
+        return because(why, ERR_UNSUPPORTED,
+                       "\"%s\": a window of %u positions in all but one of %u layers cannot be served", source,
                        m->window, m->window_period);
     return OK;
 }
@@ -247,9 +257,11 @@ static enum err check_rope(const struct model *m, const char *source, struct why
         return because(why, ERR_FORMAT, "\"%s\": RoPE base %g or factor %g out of bounds", source, (double)m->rope_base,
                        (double)m->rope_factor);
     if (m->rope_base_windowed != 0.0f && !(m->rope_base_windowed > 1.0f && m->rope_base_windowed < 1e12f))
-        return because(why, ERR_FORMAT, "\"%s\": RoPE base %g of layers with a window is out of bounds", source, (double)m->rope_base_windowed);
+        return because(why, ERR_FORMAT, "\"%s\": RoPE base %g of layers with a window is out of bounds", source,
+                       (double)m->rope_base_windowed);
     if (!between(m->rope_magnitude, 0.1f, 100.0f))
-        return because(why, ERR_FORMAT, "\"%s\": RoPE attention factor %g out of bounds", source, (double)m->rope_magnitude);
+        return because(why, ERR_FORMAT, "\"%s\": RoPE attention factor %g out of bounds", source,
+                       (double)m->rope_magnitude);
     return OK;
 }
 
@@ -260,8 +272,8 @@ static enum err check_scales(const struct model *m, const char *source, struct w
     if (!between(m->embed_scale, 1e-3f, 1e6f))
         return because(why, ERR_FORMAT, "\"%s\": embedding scale %g out of bounds", source, (double)m->embed_scale);
     if (!between(m->attn_softcap, 0.0f, 1e6f) || !between(m->logit_softcap, 0.0f, 1e6f))
-        return because(why, ERR_FORMAT, "\"%s\": caps of %g and %g for attention scores and logits are out of bounds", source,
-                       (double)m->attn_softcap, (double)m->logit_softcap);
+        return because(why, ERR_FORMAT, "\"%s\": caps of %g and %g for attention scores and logits are out of bounds",
+                       source, (double)m->attn_softcap, (double)m->logit_softcap);
     return OK;
 }
 
@@ -272,13 +284,17 @@ enum err hparams_check(const struct model *m, const char *source, struct why *wh
     if (err != OK)
         return err;
     if (m->heads % m->kv_heads != 0)
-        return because(why, ERR_FORMAT, "\"%s\": %u heads cannot share %u key-value heads evenly", source, m->heads, m->kv_heads);
+        return because(why, ERR_FORMAT, "\"%s\": %u heads cannot share %u key-value heads evenly", source, m->heads,
+                       m->kv_heads);
     if (m->head_dim % 2 != 0)
-        return because(why, ERR_UNSUPPORTED, "\"%s\": heads of %u dimensions; only even ones can be rotated", source, m->head_dim);
+        return because(why, ERR_UNSUPPORTED, "\"%s\": heads of %u dimensions; only even ones can be rotated", source,
+                       m->head_dim);
     if (arch->learned_positions ? m->rope_pairs != 0 : m->rope_pairs < 1 || m->rope_pairs > m->head_dim / 2)
-        return because(why, ERR_FORMAT, "\"%s\": %u rotated pairs in heads of %u dimensions", source, m->rope_pairs, m->head_dim);
+        return because(why, ERR_FORMAT, "\"%s\": %u rotated pairs in heads of %u dimensions", source, m->rope_pairs,
+                       m->head_dim);
     if (!(m->norm_eps > 0.0f && m->norm_eps < 1.0f))
-        return because(why, ERR_FORMAT, "\"%s\": the epsilon of the norms is %g, not between 0 and 1", source, (double)m->norm_eps);
+        return because(why, ERR_FORMAT, "\"%s\": the epsilon of the norms is %g, not between 0 and 1", source,
+                       (double)m->norm_eps);
     err = check_mixture(m, source, why);
     if (err == OK)
         err = check_window(m, source, why);

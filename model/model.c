@@ -76,7 +76,8 @@ static bool of_one_tensor(const struct tensor_role *a, const struct tensor_role 
     return a->name && b->name && strcmp(a->name, b->name) == 0;
 }
 
-static struct tensor_slot slot_of(const struct model *m, const struct tensor_role *roles, const struct tensor_role *role)
+static struct tensor_slot slot_of(const struct model *m, const struct tensor_role *roles,
+                                  const struct tensor_role *role)
 {
     struct tensor_slot slot = {
         .member = role->member,
@@ -155,7 +156,8 @@ static bool place_rope(uint64_t *end, struct model *m)
 {
     m->rope.count = (uint64_t)m->context * m->rope_pairs * 2;
     m->rope_windowed.count = m->rope_base_windowed > 0.0f && m->window > 0 ? m->rope.count : 0;
-    return place_vector(end, &m->rope) && place_vector(end, &m->rope_windowed) && checked_round_up(*end, MATRIX_ALIGN, &m->weights_bytes);
+    return place_vector(end, &m->rope) && place_vector(end, &m->rope_windowed) &&
+           checked_round_up(*end, MATRIX_ALIGN, &m->weights_bytes);
 }
 
 /* ---- planning ---- */
@@ -181,13 +183,18 @@ static bool has_shape(const struct gguf_tensor *t, const struct tensor_slot *slo
     return t->dims == dims && t->extent[0] == slot->cols && t->extent[1] == slot->whole && t->extent[2] == slot->count;
 }
 
-static enum err misshapen(const struct planning *p, const struct tensor_slot *slot, const struct gguf_tensor *t, struct why *why)
+static enum err misshapen(const struct planning *p, const struct tensor_slot *slot, const struct gguf_tensor *t,
+                          struct why *why)
 {
     uint32_t rows = slot->is_vector ? 1 : slot->whole, cols = slot->is_vector ? slot->whole : slot->cols;
     if (slot->flags & ROLE_PER_EXPERT)
-        return because(why, ERR_FORMAT, "\"%s\": tensor \"%s\" has the shape (%" PRIu64 ", %" PRIu64 ", %" PRIu64 "); the file's own numbers ask for (%u, %u, %u)",
+        return because(why, ERR_FORMAT,
+                       "\"%s\": tensor \"%s\" has the shape (%" PRIu64 ", %" PRIu64 ", %" PRIu64
+                       "); the file's own numbers ask for (%u, %u, %u)",
                        p->path, slot->name, t->extent[2], t->extent[1], t->extent[0], slot->count, rows, cols);
-    return because(why, ERR_FORMAT, "\"%s\": tensor \"%s\" has the shape (%" PRIu64 ", %" PRIu64 "); the file's own numbers ask for (%u, %u)",
+    return because(why, ERR_FORMAT,
+                   "\"%s\": tensor \"%s\" has the shape (%" PRIu64 ", %" PRIu64
+                   "); the file's own numbers ask for (%u, %u)",
                    p->path, slot->name, t->extent[1], t->extent[0], rows, cols);
 }
 
@@ -202,8 +209,8 @@ static enum err plan_tensor(void *arg, const struct tensor_slot *slot, struct wh
     if (!has_shape(t, slot))
         return misshapen(p, slot, t, why);
     if (slot->is_vector ? !vectors_may_be(t->type) : !tiles_know(t->type))
-        return because(why, ERR_UNSUPPORTED, "\"%s\": tensor \"%s\" is of type %s, which this build cannot use there", p->path,
-                       slot->name, tensor_type_traits(t->type)->name);
+        return because(why, ERR_UNSUPPORTED, "\"%s\": tensor \"%s\" is of type %s, which this build cannot use there",
+                       p->path, slot->name, tensor_type_traits(t->type)->name);
     p->claimed[t - gguf_tensor_at(p->g, 0)] = true;
     p->m->parameters += (uint64_t)slot->rows * slot->cols * slot->count;
 
@@ -224,7 +231,8 @@ static enum err plan_tensor(void *arg, const struct tensor_slot *slot, struct wh
 /* ---- factors by which single pairs are rotated more slowly ---- */
 
 /* Llama 3's, and the two of longrope. */
-static const char *const factor_names[] = {"rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"};
+static const char *const factor_names[] = {"rope_freqs.weight", "rope_factors_short.weight",
+                                           "rope_factors_long.weight"};
 enum { PLAIN_FACTORS, SHORT_FACTORS, LONG_FACTORS, FACTOR_NAMES };
 
 static enum err find_factors(const struct model *m, const struct gguf *g, const char *path, const char *name,
@@ -232,12 +240,14 @@ static enum err find_factors(const struct model *m, const struct gguf *g, const 
 {
     const struct gguf_tensor *t = gguf_tensor_find(g, name);
     if (t && (t->type != TENSOR_F32 || t->dims != 1 || t->extent[0] != m->rope_pairs))
-        return because(why, ERR_FORMAT, "\"%s\": tensor \"%s\" is not %u numbers of type F32", path, name, m->rope_pairs);
+        return because(why, ERR_FORMAT, "\"%s\": tensor \"%s\" is not %u numbers of type F32", path, name,
+                       m->rope_pairs);
     for (uint32_t i = 0; t && i < m->rope_pairs; i++) {
         float factor;
         memcpy(&factor, t->data + 4 * i, sizeof factor);
         if (!(factor > 1e-3f && factor < 1e6f))
-            return because(why, ERR_FORMAT, "\"%s\": tensor \"%s\" holds %g, out of bounds", path, name, (double)factor);
+            return because(why, ERR_FORMAT, "\"%s\": tensor \"%s\" holds %g, out of bounds", path, name,
+                           (double)factor);
     }
     *out = t;
     return OK;
@@ -255,10 +265,14 @@ static enum err choose_factors(const struct model *m, const struct gguf *g, cons
         if (found[i] && claimed)
             claimed[found[i] - gguf_tensor_at(g, 0)] = true;
     }
-    if (!found[SHORT_FACTORS] != !found[LONG_FACTORS] || (found[LONG_FACTORS] && (found[PLAIN_FACTORS] || m->context_original == 0)))
-        return because(why, ERR_FORMAT, "\"%s\": RoPE factors for short and long contexts come together, with the key \"%s.rope.scaling.original_context_length\" and without other factors",
-                       path, m->arch_name);
-    *out = found[LONG_FACTORS] ? found[m->context > m->context_original ? LONG_FACTORS : SHORT_FACTORS] : found[PLAIN_FACTORS];
+    if (!found[SHORT_FACTORS] != !found[LONG_FACTORS] ||
+        (found[LONG_FACTORS] && (found[PLAIN_FACTORS] || m->context_original == 0)))
+        return because(
+            why, ERR_FORMAT,
+            "\"%s\": RoPE factors for short and long contexts come together, with the key \"%s.rope.scaling.original_context_length\" and without other factors",
+            path, m->arch_name);
+    *out = found[LONG_FACTORS] ? found[m->context > m->context_original ? LONG_FACTORS : SHORT_FACTORS]
+                               : found[PLAIN_FACTORS];
     return OK;
 }
 
@@ -273,10 +287,12 @@ static enum err refuse_unclaimed(const struct planning *p, struct why *why)
             continue;
         char name[96];
         snprintf(name, sizeof name, "%.*s", (int)(t->name.length < 80 ? t->name.length : 80), t->name.at);
-        const char *what = strstr(name, ".bias")                                      ? "models of that family have no such bias"
-                           : strstr(name, "_exps.") || strstr(name, ".ffn_gate_inp.") ? "it belongs to mixtures of experts, which this file is not"
-                                                                                       : "this build does not know what it is for";
-        return because(why, ERR_UNSUPPORTED, "\"%s\": tensor \"%s\" of a %s model: %s", p->path, name, p->m->arch_name, what);
+        const char *what = strstr(name, ".bias") ? "models of that family have no such bias"
+                           : strstr(name, "_exps.") || strstr(name, ".ffn_gate_inp.")
+                               ? "it belongs to mixtures of experts, which this file is not"
+                               : "this build does not know what it is for";
+        return because(why, ERR_UNSUPPORTED, "\"%s\": tensor \"%s\" of a %s model: %s", p->path, name, p->m->arch_name,
+                       what);
     }
     return OK;
 }
@@ -328,8 +344,9 @@ static enum err read_vocab(struct model *m, const struct gguf *g, const char *pa
     uint64_t count;
     enum err err = gguf_get_strings(g, "tokenizer.ggml.tokens", false, &tokens, &count, why);
     if (err == OK && m->vocab > 0 && count > m->vocab)
-        return because(why, ERR_FORMAT, "\"%s\": %" PRIu64 " tokens in the vocabulary, but only %u rows in \"token_embd.weight\"",
-                       path, count, m->vocab);
+        return because(why, ERR_FORMAT,
+                       "\"%s\": %" PRIu64 " tokens in the vocabulary, but only %u rows in \"token_embd.weight\"", path,
+                       count, m->vocab);
     return err;
 }
 
@@ -422,7 +439,9 @@ static enum err check_layout(const struct model *m, struct model *again, struct 
         again->head = again->embed;
     if (!place_rope(&checking.end, again) || memcmp(&again->embed, &m->embed, rest) != 0 ||
         memcmp(again->layer, m->layer, m->layers * sizeof *m->layer) != 0)
-        return because(why, ERR_FORMAT, "the model's plan has a wrong size or place for its RoPE tables, its head or a tensor that such a model does not have");
+        return because(
+            why, ERR_FORMAT,
+            "the model's plan has a wrong size or place for its RoPE tables, its head or a tensor that such a model does not have");
     return OK;
 }
 
@@ -430,7 +449,8 @@ enum err model_check(const struct model *m, struct why *why)
 {
     const struct architecture *arch = arch_numbered(m->arch);
     if (!arch || strncmp(m->arch_name, arch->name, sizeof m->arch_name) != 0 || !memchr(m->name, 0, sizeof m->name))
-        return because(why, ERR_FORMAT, "the model's plan names architecture %u, which this build does not have", m->arch);
+        return because(why, ERR_FORMAT, "the model's plan names architecture %u, which this build does not have",
+                       m->arch);
     enum err err = hparams_check(m, "the model's plan", why);
     if (err != OK)
         return err;
@@ -479,7 +499,8 @@ static uint32_t row_in_halves(const struct model *m, uint32_t row)
     return row - d + d / 2 + (d % 2 ? m->rope_pairs : 0);
 }
 
-static enum err build_matrix(struct building *b, const struct tensor_slot *slot, const struct weight *w, const struct gguf_tensor *t)
+static enum err build_matrix(struct building *b, const struct tensor_slot *slot, const struct weight *w,
+                             const struct gguf_tensor *t)
 {
     uint64_t first, last, tile_bytes, matrix_bytes, row_bytes = t->bytes / ((uint64_t)slot->whole * slot->count);
     share_of(b, (w->rows + TILE_ROWS - 1) / TILE_ROWS, &first, &last);
@@ -497,8 +518,8 @@ static enum err build_matrix(struct building *b, const struct tensor_slot *slot,
         const uint8_t *rows = t->data + ((uint64_t)i * slot->whole + slot->first) * row_bytes;
         for (uint64_t tile = first, next; tile < last; tile = next) {
             next = tile + BUILD_TILES < last ? tile + BUILD_TILES : last;
-            tiles_build((enum tensor_type)w->type, b->weights + w->offset + i * matrix_bytes, rows, w->rows, w->cols, (uint32_t)tile,
-                        (uint32_t)next, halves ? b->row_of : NULL);
+            tiles_build((enum tensor_type)w->type, b->weights + w->offset + i * matrix_bytes, rows, w->rows, w->cols,
+                        (uint32_t)tile, (uint32_t)next, halves ? b->row_of : NULL);
             report(b, (next - tile) * tile_bytes);
         }
     }
@@ -506,7 +527,8 @@ static enum err build_matrix(struct building *b, const struct tensor_slot *slot,
 }
 
 /* Vectors are small; every rank takes those elements of each that are its share. */
-static enum err build_vector(struct building *b, const struct tensor_slot *slot, const struct weight_vector *v, const struct gguf_tensor *t)
+static enum err build_vector(struct building *b, const struct tensor_slot *slot, const struct weight_vector *v,
+                             const struct gguf_tensor *t)
 {
     uint64_t first, last, bytes = tensor_type_traits(t->type)->block_bytes;
     share_of(b, v->count, &first, &last);
@@ -530,13 +552,17 @@ static enum err build_tensor(void *arg, const struct tensor_slot *slot, struct w
     if (slot->flags & ROLE_OPTIONAL && (absent || is_tied_head(b->m, slot)))
         return OK;
     const struct gguf_tensor *t = gguf_tensor_find(b->g, slot->name);
-    if (!t || !has_shape(t, slot) || (slot->is_vector ? !vectors_may_be(t->type) : (uint32_t)t->type != slot_weight(b->m, slot)->type))
-        return because(why, ERR_FORMAT, "the model file has changed since its plan was made: tensor \"%s\" is another one", slot->name);
-    return slot->is_vector ? build_vector(b, slot, slot_vector(b->m, slot), t) : build_matrix(b, slot, slot_weight(b->m, slot), t);
+    if (!t || !has_shape(t, slot) ||
+        (slot->is_vector ? !vectors_may_be(t->type) : (uint32_t)t->type != slot_weight(b->m, slot)->type))
+        return because(why, ERR_FORMAT,
+                       "the model file has changed since its plan was made: tensor \"%s\" is another one", slot->name);
+    return slot->is_vector ? build_vector(b, slot, slot_vector(b->m, slot), t)
+                           : build_matrix(b, slot, slot_weight(b->m, slot), t);
 }
 
 /* table[position][pair] = cos and sin of position * base^(-pair / pairs) / factor / factors[pair], in double until the end. */
-static void build_rope(struct building *b, const struct weight_vector *v, double base, double factor, const struct gguf_tensor *factors)
+static void build_rope(struct building *b, const struct weight_vector *v, double base, double factor,
+                       const struct gguf_tensor *factors)
 {
     const struct model *m = b->m;
     uint64_t first, last;
@@ -588,7 +614,8 @@ enum err model_build(const struct model *m, const struct gguf *g, uint8_t *weigh
     enum err err = choose_factors(m, g, "the model file", NULL, &factors, why);
     if (err != OK)
         return err;
-    struct building b = {.m = m, .g = g, .weights = weights, .rank = rank, .ranks = ranks, .progress = progress, .arg = arg};
+    struct building b = {
+        .m = m, .g = g, .weights = weights, .rank = rank, .ranks = ranks, .progress = progress, .arg = arg};
     b.row_of = malloc((size_t)m->heads * m->head_dim * sizeof *b.row_of);
     if (!b.row_of)
         return because(why, ERR_NOMEM, "no memory to build the weights of the model");

@@ -45,7 +45,7 @@ enum arch {
 struct weight {
     uint32_t type; /* enum tensor_type */
     uint32_t rows, cols;
-    uint32_t count; /* matrices of this shape, one after the other: as many as experts, or 1 */
+    uint32_t count;  /* matrices of this shape, one after the other: as many as experts, or 1 */
     uint64_t offset; /* bytes from the start of the weights block; a multiple of 64 */
 };
 
@@ -58,52 +58,56 @@ struct weight_vector {
 /* Of the members that a family has no use for, rows or count is 0. */
 struct model_layer {
     struct weight_vector attn_norm, attn_norm_bias; /* (dim) */
-    struct weight q, k, v; /* (heads * head_dim, dim), (kv_heads * head_dim, dim) twice; pairs of rotary dimensions stand side by side */
+    struct weight q, k,
+        v; /* (heads * head_dim, dim), (kv_heads * head_dim, dim) twice; pairs of rotary dimensions stand side by side */
     struct weight_vector q_bias, k_bias, v_bias; /* as many as rows */
-    struct weight_vector q_norm, k_norm;         /* (head_dim), of every head; or of the whole vector, as many as rows */
-    struct weight o;                             /* (dim, heads * head_dim) */
-    struct weight_vector o_bias;                 /* (dim) */
-    struct weight_vector attn_post_norm;         /* (dim): of what attention adds */
+    struct weight_vector q_norm, k_norm; /* (head_dim), of every head; or of the whole vector, as many as rows */
+    struct weight o;                     /* (dim, heads * head_dim) */
+    struct weight_vector o_bias;         /* (dim) */
+    struct weight_vector attn_post_norm; /* (dim): of what attention adds */
     struct weight_vector ffn_norm, ffn_norm_bias; /* (dim) */
-    struct weight router;                        /* (experts, dim) */
-    struct weight gate, up;                      /* (ffn, dim), or (expert_ffn, dim) of each expert */
-    struct weight_vector up_bias;                /* (ffn) */
-    struct weight down;                          /* (dim, ffn), or (dim, expert_ffn) of each expert */
-    struct weight_vector down_bias;              /* (dim) */
-    struct weight_vector ffn_post_norm;          /* (dim): of what the network adds */
+    struct weight router;                         /* (experts, dim) */
+    struct weight gate, up;                       /* (ffn, dim), or (expert_ffn, dim) of each expert */
+    struct weight_vector up_bias;                 /* (ffn) */
+    struct weight down;                           /* (dim, ffn), or (dim, expert_ffn) of each expert */
+    struct weight_vector down_bias;               /* (dim) */
+    struct weight_vector ffn_post_norm;           /* (dim): of what the network adds */
 };
 
 struct model {
     uint32_t arch;
     uint32_t layers, dim, heads, kv_heads, head_dim, ffn, vocab;
-    uint32_t experts, experts_used, expert_ffn; /* of a mixture: how many, how many a token asks, rows of each; else 0 */
-    uint32_t window;        /* positions that a token sees, itself included, in layers that have a window; 0: all, everywhere */
-    uint32_t window_period; /* the last of each so many layers sees everything; MODEL_WINDOW_ALWAYS: none does */
-    uint32_t context;       /* positions that the RoPE table and the server serve */
-    uint32_t context_train; /* as the file says */
+    uint32_t experts, experts_used,
+        expert_ffn; /* of a mixture: how many, how many a token asks, rows of each; else 0 */
+    uint32_t
+        window; /* positions that a token sees, itself included, in layers that have a window; 0: all, everywhere */
+    uint32_t window_period;    /* the last of each so many layers sees everything; MODEL_WINDOW_ALWAYS: none does */
+    uint32_t context;          /* positions that the RoPE table and the server serve */
+    uint32_t context_train;    /* as the file says */
     uint32_t context_original; /* above it the long RoPE factors hold; 0: the file has no such factors */
-    uint32_t rope_pairs;    /* rotated pairs of each head (rotary dimensions / 2); 0: positions are learned, nothing is rotated */
+    uint32_t
+        rope_pairs; /* rotated pairs of each head (rotary dimensions / 2); 0: positions are learned, nothing is rotated */
     float norm_eps;
-    float attn_scale;        /* 1 / sqrtf(head_dim), but for a few */
-    float rope_base;         /* pair i turns by base^(-2 i / (2 rope_pairs)) a position ... */
-    float rope_factor;       /* ... divided by this (linear scaling; 1: none) */
+    float attn_scale;         /* 1 / sqrtf(head_dim), but for a few */
+    float rope_base;          /* pair i turns by base^(-2 i / (2 rope_pairs)) a position ... */
+    float rope_factor;        /* ... divided by this (linear scaling; 1: none) */
     float rope_base_windowed; /* of layers with a window, without any scaling; 0: the same table as all */
-    float rope_magnitude;    /* what cos and sin are multiplied by; 1: nothing */
-    float embed_scale;       /* what embeddings are multiplied by; 1: nothing */
-    float attn_softcap;      /* 0: none */
-    float logit_softcap;     /* 0: none */
-    uint64_t hash;    /* of the file's header; same model, same hash */
+    float rope_magnitude;     /* what cos and sin are multiplied by; 1: nothing */
+    float embed_scale;        /* what embeddings are multiplied by; 1: nothing */
+    float attn_softcap;       /* 0: none */
+    float logit_softcap;      /* 0: none */
+    uint64_t hash;            /* of the file's header; same model, same hash */
     uint64_t parameters;
     uint64_t file_bytes;
     char arch_name[32];
-    char name[MODEL_NAME_BYTES]; /* general.name, or the file's base name */
-    struct weight embed;            /* (vocab, dim) */
-    struct weight positions;        /* (context_train, dim): learned, added to the embeddings */
-    struct weight head;             /* (vocab, dim); equal to embed when tied */
+    char name[MODEL_NAME_BYTES];                  /* general.name, or the file's base name */
+    struct weight embed;                          /* (vocab, dim) */
+    struct weight positions;                      /* (context_train, dim): learned, added to the embeddings */
+    struct weight head;                           /* (vocab, dim); equal to embed when tied */
     struct weight_vector out_norm, out_norm_bias; /* (dim) */
-    struct weight_vector rope;      /* (context, rope_pairs, 2) cos and sin; made in double */
+    struct weight_vector rope;                    /* (context, rope_pairs, 2) cos and sin; made in double */
     struct weight_vector rope_windowed; /* the same for layers with a window, when they have a base of their own */
-    uint64_t weights_bytes;         /* of the whole block */
+    uint64_t weights_bytes;             /* of the whole block */
     struct model_layer layer[MODEL_MAX_LAYERS];
 };
 
@@ -130,7 +134,8 @@ enum err model_build(const struct model *m, const struct gguf *g, uint8_t *weigh
 /* Positions that a token sees in this layer, itself included; 0: all. */
 static inline uint32_t model_window(const struct model *m, uint32_t layer)
 {
-    bool sees_everything = m->window == 0 || (m->window_period != MODEL_WINDOW_ALWAYS && (layer + 1) % m->window_period == 0);
+    bool sees_everything =
+        m->window == 0 || (m->window_period != MODEL_WINDOW_ALWAYS && (layer + 1) % m->window_period == 0);
     return sees_everything ? 0 : m->window;
 }
 
@@ -142,7 +147,8 @@ static inline const struct weight_vector *model_rope(const struct model *m, uint
 /* The first, or only, matrix of w; model_expert: the one of an expert. */
 static inline struct tile_matrix model_matrix(const struct weight *w, const uint8_t *weights)
 {
-    return (struct tile_matrix){.type = (enum tensor_type)w->type, .rows = w->rows, .cols = w->cols, .tiles = weights + w->offset};
+    return (struct tile_matrix){
+        .type = (enum tensor_type)w->type, .rows = w->rows, .cols = w->cols, .tiles = weights + w->offset};
 }
 
 static inline struct tile_matrix model_expert(const struct weight *w, uint32_t expert, const uint8_t *weights)

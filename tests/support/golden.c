@@ -11,6 +11,8 @@
 #include "tests/support/model_rig.h"
 
 const struct golden_bounds with_float_weights = {.logit = 0.01, .top_rms = 0.002, .logprob = 0.01, .greedy_gap = 0.01};
+const struct golden_bounds with_float_weights_and_experts = {
+    .logit = 0.02, .top_rms = 0.004, .logprob = 0.02, .greedy_gap = 0.01};
 const struct golden_bounds with_8_bit_activations = {.logit = 0.8, .top_rms = 0.2, .logprob = 0.8, .greedy_gap = 0.5};
 const struct golden_bounds of_a_real_model = {.logit = 1.5, .top_rms = 0.48, .logprob = 1.1, .greedy_gap = 0.7};
 
@@ -66,11 +68,12 @@ static void compare_prompt(const struct rig *rig, const json_t *prompt, const fl
 
     size_t index, count = 0;
     double squares = 0;
-    json_array_foreach(json_object_get(prompt, "positions"), index, position) {
+    json_array_foreach (json_object_get(prompt, "positions"), index, position) {
         const float *row = logits + (size_t)json_integer_value(json_object_get(position, "pos")) * vocab;
         const json_t *top = json_object_get(position, "top");
         for (size_t i = 0; i < json_array_size(top); i++, count++) {
-            double difference = row[json_integer_value(json_array_get(json_array_get(top, i), 0))] - number(json_array_get(top, i), 1);
+            double difference =
+                row[json_integer_value(json_array_get(json_array_get(top, i), 0))] - number(json_array_get(top, i), 1);
             note(&worst->logit, fabs(difference));
             squares += difference * difference;
         }
@@ -104,7 +107,7 @@ void golden_compare(const struct golden *g)
     struct worst worst = {0};
     size_t index;
     uint32_t compared = 0;
-    json_array_foreach(json_object_get(root, "prompts"), index, prompt) {
+    json_array_foreach (json_object_get(root, "prompts"), index, prompt) {
         const char *factors = json_string_value(json_object_get(prompt, "rope_factors"));
         if (g->max_tokens && json_integer_value(json_object_get(prompt, "n")) > g->max_tokens)
             continue;
@@ -120,8 +123,8 @@ void golden_compare(const struct golden *g)
         free(logits);
         compared++;
     }
-    print_message("%s: %u prompts; logit %.3g, top-20 rms %.3g, log-prob %.3g, widest gap at another choice %.3g\n", g->model, compared,
-                  worst.logit, worst.top_rms, worst.logprob, worst.greedy_gap);
+    print_message("%s: %u prompts; logit %.3g, top-20 rms %.3g, log-prob %.3g, widest gap at another choice %.3g\n",
+                  g->model, compared, worst.logit, worst.top_rms, worst.logprob, worst.greedy_gap);
     assert_true(compared > 0);
     assert_true(worst.logit <= g->bounds->logit);
     assert_true(worst.top_rms <= g->bounds->top_rms);

@@ -34,17 +34,19 @@ static float *logits_for(const struct rig *rig, uint32_t tokens)
 
 /* ---- goldens of Llama; those of other families: test_arch.c ---- */
 
-#define LLAMA(type, limit)                                                                                           \
-    static void llama_##type##_agrees_with_its_golden(void **state)                                                  \
-    {                                                                                                                \
-        (void)state;                                                                                                 \
-        golden_compare(&(struct golden){"tiny/llama/model-" #type ".gguf", "tiny/llama/golden-" #type ".json", .bounds = &(limit)}); \
+#define LLAMA(type, limit)                                                                                     \
+    static void llama_##type##_agrees_with_its_golden(void **state)                                            \
+    {                                                                                                          \
+        (void)state;                                                                                           \
+        golden_compare(&(struct golden){"tiny/llama/model-" #type ".gguf", "tiny/llama/golden-" #type ".json", \
+                                        .bounds = &(limit)});                                                  \
     }
-#define LLAMA_K(type, limit)                                                                                            \
-    static void llama_k_##type##_agrees_with_its_golden(void **state)                                                    \
-    {                                                                                                                    \
-        (void)state;                                                                                                     \
-        golden_compare(&(struct golden){"tiny/llama-k/model-" #type ".gguf", "tiny/llama-k/golden-" #type ".json", .bounds = &(limit)}); \
+#define LLAMA_K(type, limit)                                                                                       \
+    static void llama_k_##type##_agrees_with_its_golden(void **state)                                              \
+    {                                                                                                              \
+        (void)state;                                                                                               \
+        golden_compare(&(struct golden){"tiny/llama-k/model-" #type ".gguf", "tiny/llama-k/golden-" #type ".json", \
+                                        .bounds = &(limit)});                                                      \
     }
 
 LLAMA(f32, with_float_weights)
@@ -72,7 +74,8 @@ LLAMA_K(iq4_xs, with_8_bit_activations)
 static void smollm2_agrees_with_its_golden(void **state)
 {
     (void)state;
-    golden_compare(&(struct golden){"models/smollm2.gguf", "real/smollm2-135m-instruct-q4_1.json", .bounds = &of_a_real_model, .max_tokens = 100});
+    golden_compare(&(struct golden){"models/smollm2.gguf", "real/smollm2-135m-instruct-q4_1.json",
+                                    .bounds = &of_a_real_model, .max_tokens = 100});
 }
 
 static void note(double *worst, double value)
@@ -108,7 +111,8 @@ static void only_the_rounding_of_k_and_v_parts_us_from_the_golden(void **state)
     struct engine e = engine_open(&rig, kernels_choose(NULL), 1);
     double plain_to_golden = 0, ours_to_plain = 0, rounding_excess = 0;
     for (size_t i = 0; i < 2; i++) { /* 5 and 40 tokens */
-        const json_t *prompt = json_array_get(json_object_get(root, "prompts"), i), *last = json_object_get(prompt, "logits_last");
+        const json_t *prompt = json_array_get(json_object_get(root, "prompts"), i),
+                     *last = json_object_get(prompt, "logits_last");
         uint32_t ids[2048], n = (uint32_t)json_integer_value(json_object_get(prompt, "n")), vocab = rig.m.vocab;
         golden_tokens(prompt, ids);
         float *plain = logits_for(&rig, n), *ours = logits_for(&rig, n);
@@ -124,8 +128,9 @@ static void only_the_rounding_of_k_and_v_parts_us_from_the_golden(void **state)
         free(plain);
         free(ours);
     }
-    print_message("plain against the golden %.2g, ours against plain on the same pages %.2g, K and V beyond rounding %.2g\n", plain_to_golden,
-                  ours_to_plain, rounding_excess);
+    print_message(
+        "plain against the golden %.2g, ours against plain on the same pages %.2g, K and V beyond rounding %.2g\n",
+        plain_to_golden, ours_to_plain, rounding_excess);
     assert_true(plain_to_golden <= 2e-4);
     assert_true(ours_to_plain <= 2e-4);
     assert_true(rounding_excess <= 2e-5);
@@ -231,11 +236,12 @@ static void feed_alone(struct alone *a)
     engine_close(&e);
 }
 
-static const char *const batch_files[] = {"tiny/llama/model-f32.gguf", "tiny/llama/model-q8_0.gguf", "tiny/llama-k/model-q4_1.gguf",
-                                          "tiny/llama/model-f16.gguf", "tiny/llama-k/model-q4_k_m.gguf",
-                                          "tiny/qwen2/model-q8_0.gguf", "tiny/qwen3/model-f32.gguf", "tiny/phi3/model-q4_0.gguf",
-                                          "tiny/olmo2/model-f32.gguf", "tiny/gpt2/model-q8_0.gguf",
-                                          "tiny/gemma2/model-f32.gguf", "tiny/gemma3/model-q4_0.gguf"};
+static const char *const batch_files[] = {
+    "tiny/llama/model-f32.gguf",    "tiny/llama/model-q8_0.gguf",       "tiny/llama-k/model-q4_1.gguf",
+    "tiny/llama/model-f16.gguf",    "tiny/llama-k/model-q4_k_m.gguf",   "tiny/qwen2/model-q8_0.gguf",
+    "tiny/qwen3/model-f32.gguf",    "tiny/phi3/model-q4_0.gguf",        "tiny/olmo2/model-f32.gguf",
+    "tiny/gpt2/model-q8_0.gguf",    "tiny/gemma2/model-f32.gguf",       "tiny/gemma3/model-q4_0.gguf",
+    "tiny/mixtral/model-q8_0.gguf", "tiny/qwen3moe-k/model-q4_k_m.gguf"};
 enum { BATCH_FILES = sizeof batch_files / sizeof *batch_files };
 static struct alone *companies[BATCH_FILES];
 static uint32_t company_count;
@@ -431,7 +437,8 @@ static void batch_forward_with_grouped_queries_equals_repeated_kv_heads(void **s
         struct weight *both[] = {&wide.m.layer[layer].k, &wide.m.layer[layer].v};
         for (uint32_t w = 0; w < 2; w++) {
             for (uint32_t head = 0; head < wide.m.heads; head++)
-                memcpy(wide.weights + end + head * head_bytes, grouped->weights + both[w]->offset + head / group * head_bytes, head_bytes);
+                memcpy(wide.weights + end + head * head_bytes,
+                       grouped->weights + both[w]->offset + head / group * head_bytes, head_bytes);
             both[w]->offset = end;
             both[w]->rows *= group;
             end += wide.m.heads * head_bytes;
@@ -504,7 +511,8 @@ static void capacity_of_nothing_or_too_much_is_refused(void **state)
     const struct rig *rig = &companies[0]->rig;
     struct forward *f;
     assert_int_equal(forward_open(&f, &rig->m, rig->weights, &kernels_reference, 0, 0, NULL), ERR_INVALID);
-    assert_int_equal(forward_open(&f, &rig->m, rig->weights, &kernels_reference, FORWARD_MAX_CAPACITY + 1, 1, NULL), ERR_INVALID);
+    assert_int_equal(forward_open(&f, &rig->m, rig->weights, &kernels_reference, FORWARD_MAX_CAPACITY + 1, 1, NULL),
+                     ERR_INVALID);
 }
 
 /* A meeting that is broken off ends the step there and then. */

@@ -25,12 +25,12 @@ enum { DIM = 8, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 2, FFN = 12, VOCAB = 20, LAY
 
 /* Changes to the file; all zero: none. */
 struct bend {
-    const char *without;      /* a key or tensor that is left out */
-    const char *key;          /* a u32 key that is given this value, or added */
+    const char *without; /* a key or tensor that is left out */
+    const char *key;     /* a u32 key that is given this value, or added */
     uint32_t value;
-    const char *real_key;     /* the same for f32 */
+    const char *real_key; /* the same for f32 */
     float real;
-    const char *text_key;     /* the same for strings */
+    const char *text_key; /* the same for strings */
     const char *text;
     const char *extra_tensor; /* a vector of DIM floats that nobody asked for */
     const char *wide_tensor;  /* gets one column more */
@@ -82,9 +82,15 @@ static void write_layer(struct writing *w, uint32_t layer)
     const struct {
         const char *name;
         uint32_t columns, rows;
-    } tensors[] = {{"attn_norm", DIM, 1},       {"attn_q", DIM, HEADS * HEAD_DIM},      {"attn_k", DIM, KV_HEADS * HEAD_DIM},
-                   {"attn_v", DIM, KV_HEADS * HEAD_DIM}, {"attn_output", HEADS * HEAD_DIM, DIM}, {"ffn_norm", DIM, 1},
-                   {"ffn_gate", DIM, FFN},      {"ffn_up", DIM, FFN},                   {"ffn_down", FFN, DIM}};
+    } tensors[] = {{"attn_norm", DIM, 1},
+                   {"attn_q", DIM, HEADS * HEAD_DIM},
+                   {"attn_k", DIM, KV_HEADS * HEAD_DIM},
+                   {"attn_v", DIM, KV_HEADS * HEAD_DIM},
+                   {"attn_output", HEADS * HEAD_DIM, DIM},
+                   {"ffn_norm", DIM, 1},
+                   {"ffn_gate", DIM, FFN},
+                   {"ffn_up", DIM, FFN},
+                   {"ffn_down", FFN, DIM}};
     for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++) {
         char name[64];
         snprintf(name, sizeof name, "blk.%u.%s.weight", layer, tensors[i].name);
@@ -166,7 +172,8 @@ static struct gguf *planned(struct file *f)
 {
     struct gguf *g;
     struct why why;
-    if (gguf_open_memory(&g, f->bytes, f->length, "m.gguf", &why) != OK || model_plan(&plan, g, "m.gguf", 0, &why) != OK)
+    if (gguf_open_memory(&g, f->bytes, f->length, "m.gguf", &why) != OK ||
+        model_plan(&plan, g, "m.gguf", 0, &why) != OK)
         fail_msg("%s", why.text);
     return g;
 }
@@ -207,7 +214,8 @@ static void plan_says_what_the_file_says(void **state)
     assert_int_equal(plan.context, CONTEXT);
     assert_int_equal(plan.rope_pairs, HEAD_DIM / 2);
     assert_true(plan.attn_scale == 1.0f / sqrtf(HEAD_DIM));
-    assert_int_equal(plan.parameters, 2 * VOCAB * DIM + DIM + LAYERS * (2 * DIM + 2 * DIM * DIM + 2 * 4 * DIM + 3 * DIM * FFN));
+    assert_int_equal(plan.parameters,
+                     2 * VOCAB * DIM + DIM + LAYERS * (2 * DIM + 2 * DIM * DIM + 2 * 4 * DIM + 3 * DIM * FFN));
     assert_true(plan.embed.offset != plan.head.offset);
     assert_int_equal(plan.embed.offset % 4096, 0);
     assert_int_equal(plan.layer[1].ffn_norm.offset % 64, 0);
@@ -268,12 +276,15 @@ static void numbers_out_of_bounds_are_refused_by_name(void **state)
         }
     }
     refused((struct bend){.key = "llama.attention.head_count_kv", .value = 3}, ERR_FORMAT, "4 heads cannot share 3");
-    refused((struct bend){.key = "llama.attention.value_length", .value = 4}, ERR_UNSUPPORTED, "keys of 2 and values of 4");
-    refused((struct bend){.key = "llama.rope.dimension_count", .value = 4}, ERR_FORMAT, "2 rotated pairs in heads of 2");
+    refused((struct bend){.key = "llama.attention.value_length", .value = 4}, ERR_UNSUPPORTED,
+            "keys of 2 and values of 4");
+    refused((struct bend){.key = "llama.rope.dimension_count", .value = 4}, ERR_FORMAT,
+            "2 rotated pairs in heads of 2");
     refused((struct bend){.key = "llama.rope.dimension_count", .value = 0}, ERR_FORMAT, "0 rotated pairs");
     const float odd[] = {0.0f, -1.0f, INFINITY, NAN};
     for (size_t i = 0; i < 4; i++) {
-        refused((struct bend){.real_key = "llama.attention.layer_norm_rms_epsilon", .real = odd[i]}, ERR_FORMAT, "epsilon");
+        refused((struct bend){.real_key = "llama.attention.layer_norm_rms_epsilon", .real = odd[i]}, ERR_FORMAT,
+                "epsilon");
         refused((struct bend){.real_key = "llama.rope.freq_base", .real = odd[i]}, ERR_FORMAT, "RoPE base");
         refused((struct bend){.real_key = "llama.rope.scale_linear", .real = odd[i]}, ERR_FORMAT, "factor");
         refused((struct bend){.rope_freqs = &odd[i]}, ERR_FORMAT, "rope_freqs.weight");
@@ -283,9 +294,10 @@ static void numbers_out_of_bounds_are_refused_by_name(void **state)
 static void missing_keys_and_tensors_are_refused_by_name(void **state)
 {
     (void)state;
-    const char *const names[] = {"llama.block_count", "llama.embedding_length", "llama.feed_forward_length", "llama.attention.head_count",
-                                 "llama.context_length", "token_embd.weight", "output_norm.weight", "blk.0.attn_norm.weight",
-                                 "blk.1.attn_k.weight", "blk.1.ffn_down.weight"};
+    const char *const names[] = {"llama.block_count",          "llama.embedding_length", "llama.feed_forward_length",
+                                 "llama.attention.head_count", "llama.context_length",   "token_embd.weight",
+                                 "output_norm.weight",         "blk.0.attn_norm.weight", "blk.1.attn_k.weight",
+                                 "blk.1.ffn_down.weight"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         refused((struct bend){.without = names[i]}, ERR_FORMAT, names[i]);
 }
@@ -293,23 +305,33 @@ static void missing_keys_and_tensors_are_refused_by_name(void **state)
 static void misshapen_and_mistyped_tensors_are_refused_by_name(void **state)
 {
     (void)state;
-    const char *const names[] = {"token_embd.weight", "output.weight", "output_norm.weight", "blk.0.attn_q.weight", "blk.1.ffn_norm.weight"};
+    const char *const names[] = {"token_embd.weight", "output.weight", "output_norm.weight", "blk.0.attn_q.weight",
+                                 "blk.1.ffn_norm.weight"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         refused((struct bend){.wide_tensor = names[i]}, ERR_FORMAT, names[i]);
     refused((struct bend){.typed_tensor = "blk.0.attn_q.weight", .type = TENSOR_I32}, ERR_UNSUPPORTED,
             "\"blk.0.attn_q.weight\" is of type I32");
-    refused((struct bend){.typed_tensor = "output_norm.weight", .type = TENSOR_I8}, ERR_UNSUPPORTED, "\"output_norm.weight\" is of type I8");
+    refused((struct bend){.typed_tensor = "output_norm.weight", .type = TENSOR_I8}, ERR_UNSUPPORTED,
+            "\"output_norm.weight\" is of type I8");
 }
 
 static void what_this_build_would_get_wrong_is_refused_by_name(void **state)
 {
     (void)state;
-    refused((struct bend){.text_key = "general.architecture", .text = "mamba"}, ERR_UNSUPPORTED, "architecture \"mamba\"");
-    refused((struct bend){.extra_tensor = "blk.0.attn_q.bias"}, ERR_UNSUPPORTED, "\"blk.0.attn_q.bias\" of a llama model: models of that family have no such bias");
-    refused((struct bend){.extra_tensor = "blk.0.ffn_gate_exps.weight"}, ERR_UNSUPPORTED, "it belongs to mixtures of experts");
+    refused((struct bend){.text_key = "general.architecture", .text = "mamba"}, ERR_UNSUPPORTED,
+            "architecture \"mamba\"");
+    refused((struct bend){.extra_tensor = "blk.0.attn_q.bias"}, ERR_UNSUPPORTED,
+            "\"blk.0.attn_q.bias\" of a llama model: models of that family have no such bias");
+    refused((struct bend){.extra_tensor = "blk.0.ffn_gate_exps.weight"}, ERR_UNSUPPORTED,
+            "it belongs to mixtures of experts");
     refused((struct bend){.extra_tensor = "blk.2.attn_q.weight"}, ERR_UNSUPPORTED, "does not know what it is for");
-    refused((struct bend){.key = "llama.expert_count", .value = 8}, ERR_UNSUPPORTED, "\"llama\" with experts is not supported");
-    refused((struct bend){.text_key = "llama.rope.scaling.type", .text = "yarn"}, ERR_UNSUPPORTED, "RoPE scaling \"yarn\"");
+    refused((struct bend){.key = "llama.expert_count", .value = 8}, ERR_FORMAT,
+            "lacks the key \"llama.expert_used_count\"");
+    refused(
+        (struct bend){.text_key = "general.architecture", .text = "gemma2", .key = "gemma2.expert_count", .value = 8},
+        ERR_UNSUPPORTED, "\"gemma2\" with experts is not supported");
+    refused((struct bend){.text_key = "llama.rope.scaling.type", .text = "yarn"}, ERR_UNSUPPORTED,
+            "RoPE scaling \"yarn\"");
 }
 
 static void heads_per_layer_are_taken_when_they_are_equal(void **state)
@@ -321,7 +343,8 @@ static void heads_per_layer_are_taken_when_they_are_equal(void **state)
     gguf_close(g);
     refused((struct bend){.kv_per_layer = (const uint32_t[LAYERS]){KV_HEADS, 1}}, ERR_UNSUPPORTED,
             "\"llama.attention.head_count_kv\" differs from layer to layer");
-    refused((struct bend){.kv_per_layer = (const uint32_t[LAYERS]){UINT32_MAX, UINT32_MAX}}, ERR_UNSUPPORTED, "head_count_kv");
+    refused((struct bend){.kv_per_layer = (const uint32_t[LAYERS]){UINT32_MAX, UINT32_MAX}}, ERR_UNSUPPORTED,
+            "head_count_kv");
 }
 
 /* ---- damaged plans ---- */
@@ -397,7 +420,8 @@ static void shares_of_any_number_build_the_same_block(void **state)
             assert_true(progress[0] == progress[1]);
         }
         assert_memory_equal(parts, rig.weights, rig.m.weights_bytes);
-        assert_int_equal(model_build(&rig.m, rig.g, parts, 0, numbers[i], NULL, NULL, NULL), OK); /* again: a worker died and its share is repeated */
+        assert_int_equal(model_build(&rig.m, rig.g, parts, 0, numbers[i], NULL, NULL, NULL),
+                         OK); /* again: a worker died and its share is repeated */
         assert_memory_equal(parts, rig.weights, rig.m.weights_bytes);
     }
     free(parts);

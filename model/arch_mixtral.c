@@ -1,0 +1,74 @@
+/*
+ * arch_mixtral: Mixtral: Llama whose network is a choice of experts, a few for each token. Jiang et al., arXiv:2401.04088.
+ *
+ * GGUF files of this family call themselves "llama" and state a number of experts; they hold the rows of Wq and Wk so that rotated
+ * pairs are neighbours.
+ */
+#include "model/arch.h"
+#include "model/forward_internal.h"
+
+static const struct tensor_role roles[] = {
+    {"token_embd.weight", offsetof(struct model, embed), EXTENT_VOCAB, EXTENT_DIM, 0},
+    /* absent: the embedding again */
+    {"output.weight", offsetof(struct model, head), EXTENT_VOCAB, EXTENT_DIM, ROLE_OPTIONAL},
+    {"output_norm.weight", offsetof(struct model, out_norm), EXTENT_ONE, EXTENT_DIM, 0},
+    {0},
+};
+
+static const struct tensor_role layer_roles[] = {
+    {"attn_norm.weight", offsetof(struct model_layer, attn_norm), EXTENT_ONE, EXTENT_DIM, 0},
+    {"attn_q.weight", offsetof(struct model_layer, q), EXTENT_HEADS, EXTENT_DIM, 0},
+    {"attn_k.weight", offsetof(struct model_layer, k), EXTENT_KV_HEADS, EXTENT_DIM, 0},
+    {"attn_v.weight", offsetof(struct model_layer, v), EXTENT_KV_HEADS, EXTENT_DIM, 0},
+    {"attn_output.weight", offsetof(struct model_layer, o), EXTENT_DIM, EXTENT_HEADS, 0},
+    {"ffn_norm.weight", offsetof(struct model_layer, ffn_norm), EXTENT_ONE, EXTENT_DIM, 0},
+    {"ffn_gate_inp.weight", offsetof(struct model_layer, router), EXTENT_EXPERTS, EXTENT_DIM, 0},
+    {"ffn_gate_exps.weight", offsetof(struct model_layer, gate), EXTENT_EXPERT_FFN, EXTENT_DIM, ROLE_PER_EXPERT},
+    {"ffn_up_exps.weight", offsetof(struct model_layer, up), EXTENT_EXPERT_FFN, EXTENT_DIM, ROLE_PER_EXPERT},
+    {"ffn_down_exps.weight", offsetof(struct model_layer, down), EXTENT_DIM, EXTENT_EXPERT_FFN, ROLE_PER_EXPERT},
+    {0},
+};
+
+/* hidden is (tokens, dim). Each rank computes its own rows of every product; a meeting makes them everybody's. */
+enum err arch_mixtral_run(struct forward *f, const struct batch *b)
+{
+    const struct model *m = f->m;
+
+    forward_embed(f, b); /* hidden = embedding of each token */
+    if (forward_meet(f) != OK)
+        return ERR_ABORTED;
+    for (uint32_t layer = 0; layer < m->layers; layer++) {
+        const struct model_layer *l = &m->layer[layer];
+
+        forward_take_normed(f, b, &l->attn_norm); /* x = norm(hidden) */
+        forward_qkv(f, b, layer); /* q, k, v = Wq x, Wk x, Wv x; rope(q), rope(k); k and v to their pages */
+        if (forward_meet(f) != OK)
+            return ERR_ABORTED;
+        forward_attend(f, b, layer); /* attn = softmax(q k' / sqrt(head_dim)) v */
+        if (forward_meet(f) != OK)
+            return ERR_ABORTED;
+        forward_take(f, b, f->shared.attn, m->heads * m->head_dim);
+        forward_add(f, &l->o); /* hidden += Wo attn */
+        if (forward_meet(f) != OK)
+            return ERR_ABORTED;
+
+        forward_take_normed(f, b, &l->ffn_norm);    /* x = norm(hidden) */
+        forward_route(f, &l->router);               /* experts of each token, and shares = softmax(their logits) */
+        forward_experts_gated(f, &l->gate, &l->up); /* act_e = silu(Wgate_e x) * (Wup_e x) */
+        if (forward_meet(f) != OK)
+            return ERR_ABORTED;
+        forward_experts_add(f, &l->down); /* hidden += sum of share_e * (Wdown_e act_e) */
+        if (forward_meet(f) != OK)
+            return ERR_ABORTED;
+    }
+    return OK;
+}
+
+const struct architecture arch_mixtral = {
+    .id = ARCH_MIXTRAL,
+    .name = "llama",
+    .mixture = true,
+    .roles = roles,
+    .layer_roles = layer_roles,
+    .run = arch_mixtral_run,
+};
