@@ -55,10 +55,12 @@ static void hash_key(const struct api_keys *k, const char *text, size_t length, 
     out[1] = siphash(other, (const uint8_t *)text, length);
 }
 
-enum err api_keys_open(struct api_keys *k, const char *path, struct why *why)
+enum err api_keys_open(struct api_keys *k, const char *path, const uint64_t *secret, struct why *why)
 {
     *k = (struct api_keys){0};
-    if (getrandom(k->secret, sizeof k->secret, 0) != sizeof k->secret)
+    if (secret)
+        memcpy(k->secret, secret, sizeof k->secret);
+    else if (getrandom(k->secret, sizeof k->secret, 0) != sizeof k->secret)
         return because_errno(why, ERR_IO, "could not get random numbers for the API keys");
     if (!*path)
         return OK;

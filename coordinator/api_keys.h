@@ -14,12 +14,15 @@ enum { API_KEYS_MAX = 1024, API_KEY_MAX = 512 };
 
 struct api_keys {
     uint32_t count; /* 0: no key is asked for */
-    uint64_t secret[2]; /* of the hash; random at start */
+    uint64_t secret[2]; /* of the hash */
     uint64_t hashes[API_KEYS_MAX][2];
 };
 
-/* path "": no keys. Lines that begin with # and empty ones are skipped; a file without any key is refused. */
-enum err api_keys_open(struct api_keys *k, const char *path, struct why *why);
+/*
+ * path "": no keys. Lines that begin with # and empty ones are skipped; a file without any key is refused. secret: two words, the
+ * same for all servers to whom a tenant is to be the same; NULL: random.
+ */
+enum err api_keys_open(struct api_keys *k, const char *path, const uint64_t *secret, struct why *why);
 
 /*
  * Looks at "Authorization: Bearer KEY" and "X-Api-Key: KEY" (either may be NULL). True: may pass; *salt is then the tenant's,

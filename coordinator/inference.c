@@ -20,7 +20,7 @@ enum {
     KV_MEMORY_DEFAULT_MOST = 2u << 30,
     LEFTOVER_MOST_US = 30 * 1000 * 1000, /* for a worker with hundreds of GiB mapped to end */
     LEFTOVER_POLL_MS = 100,
-    DOES_WELL_STEPS = 64, /* answered, behind a takeover: whatever killed its owners is not in this memory */
+    DOES_WELL_STEPS = 8, /* answered, behind a takeover: whatever killed its owners is not in this memory */
 };
 
 /* ---- hooks between scheduler, supervisor and owner ---- */
@@ -314,7 +314,7 @@ static void log_adoption(const struct inference *f)
     log_info("took over the memory of a former server: weights %s, %u sealed pages, %u sessions", built ? "whole" : "to be built again", found.pages,
              found.sessions);
     if (found.damaged_pages || found.damaged_sessions)
-        log_warn("dropped from it: %u pages and %u sessions that are damaged or belong to nothing", found.damaged_pages, found.damaged_sessions);
+        log_warn("dropped from it: %u pages and %u sessions that are damaged", found.damaged_pages, found.damaged_sessions);
 }
 
 static enum err start_scheduler(struct inference *f, const struct serve_options *o, struct why *why)

@@ -7,54 +7,18 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/must.h"
-#include "coordinator/answer_text.h"
-#include "coordinator/api_response.h"
+#include "coordinator/live_request_internal.h"
 #include "coordinator/reply.h"
+#include "coordinator/request_record.h"
 
 enum {
     PIECE_BYTES = 32 * 1024,        /* written to a stream at a time */
     SILENCE_US = 10 * 1000 * 1000,  /* after that a comment says that we are still there */
 };
 
-/* One choice of the answer. */
-struct live_choice {
-    struct live_request *request;
-    struct sequence *sequence;            /* NULL: not submitted, or ended */
-    struct answer_text answer;
-    uint32_t *tokens;                     /* (max_tokens) */
-    struct position_scores *scores;       /* (max_tokens), NULL unless asked for */
-    struct position_scores *prompt_scores; /* (prompt tokens), NULL unless asked for */
-    uint64_t admitted_us, first_us, last_us;
-};
-
-struct live_request {
-    struct job job; /* first: the job is the request */
-    struct server *server;
-    struct http_request *http; /* NULL: the client has left */
-    char *body;                /* own copy while a helper thread reads it */
-    size_t body_bytes;
-    enum api_kind kind;
-    uint64_t salt;
-
-    bool parsing; /* a helper thread has it */
-    enum err parsed;
-    struct api_error error;
-    struct api_request *request;
-
-    char id[API_ID_BYTES];
-    int64_t created;
-    uint64_t arrived_us, sent_us;
-    uint32_t count, unfinished;
-    struct live_choice *live;    /* (count) */
-    struct api_choice *choices;  /* (count): the same as api_response sees it */
-    struct api_sent *sent;       /* (count) */
-    bool streaming, failed, dirty;
-    struct live_request *previous, *next, *next_dirty;
-};
-
 /* ---- memory ---- */
 
-static void free_request(struct live_request *r)
+void live_request_free(struct live_request *r)
 {
     for (uint32_t i = 0; i < r->count; i++) {
         struct live_choice *c = &r->live[i];
@@ -62,17 +26,34 @@ static void free_request(struct live_request *r)
         free(c->tokens);
         free(c->scores);
         free(c->prompt_scores);
+        free(c->record);
     }
     free(r->live);
     free(r->choices);
     free(r->sent);
     api_request_free(r->request);
     free(r->body);
+    free(r->behind);
     free(r);
 }
 
+/* What the next coordinator needs of it; without memory, or for an echo longer than a slot holds, it will not go on there. */
+static void make_record(struct live_request *r, uint32_t choice)
+{
+    struct live_choice *c = &r->live[choice];
+    size_t bytes = request_record_bytes(r->request, choice);
+    if (!r->server->options->resume_ttl || bytes > SESSION_CLIENT_BYTES)
+        return;
+    c->record = malloc(bytes);
+    if (!c->record)
+        return;
+    c->record_bytes = (uint32_t)bytes;
+    struct request_owner owner = {.tenant = r->salt, .created = r->created};
+    request_record_write(r->request, choice, &owner, c->record);
+}
+
 /* All that the answer will need, so that no token has to wait for memory. */
-static bool make_choices(struct live_request *r)
+bool live_request_make_choices(struct live_request *r)
 {
     const struct api_context *context = &r->server->inference.checkpoint.api;
     uint32_t count = api_request_choices(r->request);
@@ -94,23 +75,25 @@ static bool make_choices(struct live_request *r)
             c->prompt_scores = calloc(prompt->count, sizeof *c->prompt_scores);
         if (!c->tokens || (r->request->logprobs && !c->scores) || (r->request->score_prompt && !c->prompt_scores))
             return false;
-        r->choices[i] = (struct api_choice){
-            .answer = &c->answer, .tokens = c->tokens, .scores = c->scores, .prompt_scores = c->prompt_scores};
+        r->choices[i] = (struct api_choice){.answer = &c->answer, .tokens = c->tokens, .scores = c->scores};
+        make_record(r, i);
     }
+    r->unfinished = count;
     return true;
 }
 
 /* ---- the list of all, and of those with something to say ---- */
 
-static void link_request(struct server *s, struct live_request *r)
+void live_request_link(struct server *s, struct live_request *r)
 {
+    r->previous = NULL;
     r->next = s->requests;
     if (r->next)
         r->next->previous = r;
     s->requests = r;
 }
 
-static void unlink_request(struct server *s, struct live_request *r)
+void live_request_unlink(struct server *s, struct live_request *r)
 {
     if (r->previous)
         r->previous->next = r->next;
@@ -123,9 +106,10 @@ static void unlink_request(struct server *s, struct live_request *r)
             *at = r->next_dirty;
             break;
         }
+    r->dirty = false;
 }
 
-static void mark_dirty(struct live_request *r)
+void live_request_mark_dirty(struct live_request *r)
 {
     struct server *s = r->server;
     if (r->dirty)
@@ -149,7 +133,7 @@ static void count_end(struct live_request *r, const struct live_choice *c, enum 
         metrics_observe(m, request_decode_time, (double)(now - c->first_us) * 1e-6);
 }
 
-static void log_end(const struct live_request *r, const char *how)
+void live_request_log(const struct live_request *r, const char *how)
 {
     uint64_t now = now_us(), first = 0;
     uint32_t prompt = 0, cached = 0, generated = 0;
@@ -165,22 +149,26 @@ static void log_end(const struct live_request *r, const char *how)
              first ? (double)(first - r->arrived_us) / 1000 : 0.0, (double)(now - r->arrived_us) / 1000);
 }
 
-/* Nobody hears of it any more. */
+void live_request_stop(struct live_request *r)
+{
+    uint64_t now = now_us();
+    for (uint32_t i = 0; i < r->count; i++) {
+        struct live_choice *c = &r->live[i];
+        if (!c->sequence)
+            continue;
+        scheduler_park(r->server->inference.scheduler, c->sequence);
+        c->sequence = NULL;
+        count_end(r, c, FINISH_CANCELLED, now);
+    }
+}
+
+/* Its client has all, or is gone; an answer is not lost with a connection. */
 static void end_request(struct live_request *r, const char *how)
 {
     struct server *s = r->server;
-    uint64_t now = now_us();
-    for (uint32_t i = 0; i < r->count; i++)
-        if (r->live[i].sequence) {
-            scheduler_cancel(s->inference.scheduler, r->live[i].sequence);
-            r->live[i].sequence = NULL;
-            count_end(r, &r->live[i], FINISH_CANCELLED, now);
-        }
-    metrics_observe(&s->metrics, e2e_request_latency, (double)(now - r->arrived_us) * 1e-6);
-    log_end(r, how);
+    metrics_observe(&s->metrics, e2e_request_latency, (double)(now_us() - r->arrived_us) * 1e-6);
+    live_request_keep(r, how);
     inference_wake(&s->inference);
-    unlink_request(s, r);
-    free_request(r);
 }
 
 void live_request_gone(struct server *s, struct http_request *http)
@@ -220,9 +208,10 @@ static bool on_token(void *owner, const struct result_entry *drawn)
     c->last_us = now;
     uint32_t at = c->answer.tokens;
     c->tokens[at] = drawn->token;
+    r->choices[c - r->live].prompt_scores = c->prompt_scores; /* all there: the prompt comes first */
     if (c->scores)
         keep_scores(&c->scores[at], drawn);
-    mark_dirty(r);
+    live_request_mark_dirty(r);
     return answer_text_push(&c->answer, drawn->token);
 }
 
@@ -235,8 +224,13 @@ static void on_scored(void *owner, uint32_t position, const struct result_entry 
 static void on_admitted(void *owner, uint32_t cached)
 {
     struct live_choice *c = owner;
+    const struct live_request *r = c->request;
+    uint32_t index = (uint32_t)(c - r->live), prompt = api_request_prompt(r->request, index)->count;
+    if (!c->admitted_us)
+        r->choices[index].cached_tokens = cached < prompt ? cached : prompt;
     c->admitted_us = now_us();
-    c->request->choices[c - c->request->live].cached_tokens = cached;
+    c->slot = c->sequence->slot;
+    c->slot_generation = c->sequence->slot == SESSION_NONE ? 0 : c->sequence->generation;
     metrics_observe(&c->request->server->metrics, request_queue_time, (double)(c->admitted_us - c->request->arrived_us) * 1e-6);
 }
 
@@ -247,19 +241,20 @@ static void on_ended(void *owner, enum finish_reason reason)
     struct api_choice *choice = &r->choices[c - r->live];
     c->sequence = NULL;
     answer_text_finish(&c->answer);
+    choice->prompt_scores = c->prompt_scores;
     choice->finished = true;
     choice->reason = reason;
     r->unfinished--;
     r->failed |= reason == FINISH_ERROR;
     count_end(r, c, reason, now_us());
-    mark_dirty(r);
+    live_request_mark_dirty(r);
 }
 
 static const struct sequence_events events = {.token = on_token, .scored = on_scored, .admitted = on_admitted, .ended = on_ended};
 
 /* ---- sending ---- */
 
-static struct api_answer answer_of(const struct live_request *r)
+struct api_answer live_request_answer(const struct live_request *r)
 {
     return (struct api_answer){
         .context = &r->server->inference.checkpoint.api, .request = r->request, .id = r->id, .created = r->created, .choices = r->choices};
@@ -284,7 +279,7 @@ static void send_failure(struct live_request *r)
 static void send_stream(struct live_request *r)
 {
     struct server *s = r->server;
-    struct api_answer answer = answer_of(r);
+    struct api_answer answer = live_request_answer(r);
     while (http_stream_writable(r->http)) {
         text_clear(&s->scratch);
         bool done = api_stream_write(&s->scratch, &answer, r->sent, PIECE_BYTES);
@@ -305,7 +300,7 @@ static void send_stream(struct live_request *r)
 static void send_whole(struct live_request *r)
 {
     struct server *s = r->server;
-    struct api_answer answer = answer_of(r);
+    struct api_answer answer = live_request_answer(r);
     if (r->unfinished)
         return;
     text_clear(&s->scratch);
@@ -314,9 +309,27 @@ static void send_whole(struct live_request *r)
     end_request(r, "done");
 }
 
+/* An answer that is computed again catches up with what its client has already. True: it has. */
+static bool has_caught_up(struct live_request *r)
+{
+    struct api_answer answer = live_request_answer(r);
+    if (!r->behind)
+        return true;
+    if (!api_sent_from_event_id(&answer, r->behind, strlen(r->behind), r->sent) && r->unfinished)
+        return false;
+    free(r->behind);
+    r->behind = NULL;
+    return true;
+}
+
 static void send_news(struct live_request *r)
 {
-    if (r->failed)
+    if (!r->http) {
+        if (!r->unfinished || r->failed)
+            end_request(r, "done, with nobody listening");
+    } else if (!r->failed && !has_caught_up(r)) {
+        return;
+    } else if (r->failed)
         send_failure(r);
     else if (r->streaming)
         send_stream(r);
@@ -337,7 +350,7 @@ void live_request_drained(struct server *s, struct http_request *http)
 {
     struct live_request *r = http->user;
     if (r && r->server == s)
-        mark_dirty(r);
+        live_request_mark_dirty(r);
 }
 
 void live_requests_ping(struct server *s, uint64_t now)
@@ -362,33 +375,55 @@ static void run_parse(struct job *job)
 static void refuse(struct live_request *r, const struct api_error *e)
 {
     reply_error(r->server, r->http, e, NULL);
-    unlink_request(r->server, r);
-    free_request(r);
+    live_request_unlink(r->server, r);
+    live_request_free(r);
 }
 
-/* All its sequences, or none. */
-static enum err submit(struct live_request *r, struct why *why)
+/* The sequence of one choice, behind what it has said. What was said with log-probabilities that are lost is drawn again: the same. */
+static enum err submit_choice(struct live_request *r, uint32_t i, struct why *why)
 {
-    struct scheduler *scheduler = r->server->inference.scheduler;
-    enum err e = OK;
-    for (uint32_t i = 0; !e && i < r->count; i++) {
-        const struct api_prompt *prompt = api_request_prompt(r->request, i);
-        struct sequence_spec spec = {
-            .tokens = prompt->tokens,
-            .token_count = prompt->count,
-            .max_tokens = prompt->max_tokens,
-            .score_prompt = r->request->score_prompt,
-            .salt = api_keys_salt(&r->server->keys, r->salt, r->request->cache_salt),
-            .id = r->id,
-            .events = &events,
-            .owner = &r->live[i],
-        };
-        api_request_sampling(r->request, i, &spec.sampling);
-        e = scheduler_submit(scheduler, &spec, r->arrived_us, &r->live[i].sequence, why);
+    struct live_choice *c = &r->live[i];
+    const struct api_prompt *prompt = api_request_prompt(r->request, i);
+    uint32_t said = c->answer.tokens;
+    uint32_t *tokens = said ? malloc((prompt->count + said) * sizeof *tokens) : prompt->tokens;
+    if (!tokens)
+        return because(why, ERR_FULL, "no memory for another request; try again later");
+    if (said) {
+        memcpy(tokens, prompt->tokens, prompt->count * sizeof *tokens);
+        memcpy(tokens + prompt->count, c->tokens, said * sizeof *tokens);
     }
+    struct sequence_spec spec = {
+        .tokens = tokens,
+        .token_count = prompt->count,
+        .max_tokens = prompt->max_tokens,
+        .score_prompt = r->request->score_prompt && !said,
+        .salt = api_keys_salt(&r->server->keys, r->salt, r->request->cache_salt),
+        .id = r->id,
+        .events = &events,
+        .owner = c,
+        .said = said,
+        .slot = c->slot,
+        .slot_generation = c->slot_generation,
+        .client = c->record,
+        .client_bytes = c->record_bytes,
+        .keep = r->server->options->resume_ttl > 0,
+    };
+    api_request_sampling(r->request, i, &spec.sampling);
+    enum err e = scheduler_submit(r->server->inference.scheduler, &spec, r->arrived_us, &c->sequence, why);
+    if (said)
+        free(tokens);
+    return e;
+}
+
+enum err live_request_submit(struct live_request *r, struct why *why)
+{
+    enum err e = OK;
+    for (uint32_t i = 0; !e && i < r->count; i++)
+        if (!r->choices[i].finished)
+            e = submit_choice(r, i, why);
     for (uint32_t i = 0; e && i < r->count; i++)
         if (r->live[i].sequence) {
-            scheduler_cancel(scheduler, r->live[i].sequence);
+            scheduler_park(r->server->inference.scheduler, r->live[i].sequence);
             r->live[i].sequence = NULL;
         }
     return e;
@@ -399,12 +434,12 @@ static void start(struct live_request *r)
     struct server *s = r->server;
     struct api_error e;
     struct why why;
-    if (!make_choices(r)) {
+    if (!live_request_make_choices(r)) {
         api_no_memory(&e);
         refuse(r, &e);
         return;
     }
-    switch (submit(r, &why)) {
+    switch (live_request_submit(r, &why)) {
     case OK: break;
     case ERR_FULL:
         s->metrics.requests_rejected++;
@@ -416,13 +451,12 @@ static void start(struct live_request *r)
         refuse(r, &e);
         return;
     }
-    r->unfinished = r->count;
     for (uint32_t i = 0; i < r->request->prompt_count; i++)
         metrics_observe(&s->metrics, request_prompt_tokens, (double)r->request->prompts[i].count);
     if (r->request->stream) {
         r->streaming = true;
         reply_stream_begin(s, r->http, r->id);
-        mark_dirty(r); /* the first chunks carry no token */
+        live_request_mark_dirty(r); /* the first chunks carry no token */
     }
     inference_wake(&s->inference);
 }
@@ -436,8 +470,8 @@ static void on_parsed(struct job *job)
     free(r->body);
     r->body = NULL;
     if (!r->http) {
-        unlink_request(s, r);
-        free_request(r);
+        live_request_unlink(s, r);
+        live_request_free(r);
     } else if (r->parsed) {
         refuse(r, &r->error);
     } else if (s->phase != SERVER_READY || !r->request) {
@@ -474,7 +508,7 @@ void live_request_begin(struct server *s, struct http_request *http, enum api_ki
     r->sent_us = r->arrived_us;
     api_id_make(r->id, kind);
     http->user = r;
-    link_request(s, r);
+    live_request_link(s, r);
     job_pool_submit(s->jobs, &r->job);
 }
 
@@ -484,16 +518,4 @@ uint32_t live_requests_count(const struct server *s)
     for (const struct live_request *r = s->requests; r; r = r->next)
         n++;
     return n;
-}
-
-void live_requests_close(struct server *s)
-{
-    for (struct live_request *r; (r = s->requests);) {
-        if (r->count)
-            end_request(r, "ended by the server's stop");
-        else {
-            unlink_request(s, r);
-            free_request(r);
-        }
-    }
 }

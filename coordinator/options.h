@@ -41,6 +41,7 @@ enum { OPTION_TEXT_BYTES = 512 };
     X(TEXT, cors_origin, "cors-origin", "*", 0, 0, "origin that browsers may call from; * reflects any, none for no CORS") \
     X(TEXT, shm_dir, "shm-dir", "", 0, 0, "tmpfs or hugetlbfs directory in place of /dev/shm")                             \
     X(FLAG, keep, "keep", "", 0, 0, "a clean end leaves weights, pages and sessions in memory for the next start")              \
+    X(COUNT, resume_ttl, "resume-ttl", "60", 0, 86400, "seconds that an answer can be picked up, also behind a restart; 0: never")   \
     X(TEXT, kernels, "kernels", "", 0, 0, "reference, avx2 or avx512; default: the best that this machine runs")           \
     X(FLAG, no_pin, "no-pin", "", 0, 0, "do not pin workers to cores")                                                     \
     X(FLAG, no_sandbox, "no-sandbox", "", 0, 0, "let workers keep their rights, for debuggers")                            \

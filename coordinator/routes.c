@@ -34,6 +34,21 @@ static void post_completions(struct server *s, struct http_request *http, uint64
     live_request_begin(s, http, API_COMPLETION, salt);
 }
 
+static void get_answer(struct server *s, struct http_request *http, enum api_kind kind, uint64_t salt)
+{
+    live_request_pick_up(s, http, kind, strrchr(http->path, '/') + 1, salt);
+}
+
+static void get_chat(struct server *s, struct http_request *http, uint64_t salt)
+{
+    get_answer(s, http, API_CHAT, salt);
+}
+
+static void get_completion(struct server *s, struct http_request *http, uint64_t salt)
+{
+    get_answer(s, http, API_COMPLETION, salt);
+}
+
 /* ---- the tokenizer, on a helper thread: a text may be megabytes long ---- */
 
 typedef enum err (*text_fn)(const struct api_context *context, const char *body, size_t length, struct text *out, struct api_error *e);
@@ -234,6 +249,10 @@ static const struct route routes[] = {
     {HTTP_POST, "/chat/completions", false, METRIC_ROUTE_CHAT, post_chat},
     {HTTP_POST, "/v1/completions", false, METRIC_ROUTE_COMPLETIONS, post_completions},
     {HTTP_POST, "/completions", false, METRIC_ROUTE_COMPLETIONS, post_completions},
+    {HTTP_GET, "/v1/chat/completions/*", false, METRIC_ROUTE_CHAT, get_chat},
+    {HTTP_GET, "/chat/completions/*", false, METRIC_ROUTE_CHAT, get_chat},
+    {HTTP_GET, "/v1/completions/*", false, METRIC_ROUTE_COMPLETIONS, get_completion},
+    {HTTP_GET, "/completions/*", false, METRIC_ROUTE_COMPLETIONS, get_completion},
     {HTTP_GET, "/v1/models", false, METRIC_ROUTE_MODELS, get_models},
     {HTTP_GET, "/models", false, METRIC_ROUTE_MODELS, get_models},
     {HTTP_GET, "/v1/models/*", false, METRIC_ROUTE_MODELS, get_model},

@@ -20,15 +20,15 @@ static enum err open_new_memory(struct scheduler *s, struct why *why)
     return e ? e : session_slots_open(&s->slots, s->arena, why);
 }
 
-static uint32_t count_sealed(const struct arena *a)
+static uint32_t count_damaged_pages(const struct arena *a)
 {
     const struct page_descriptor *d = (const struct page_descriptor *)(const void *)(a->table.base + a->layout.descriptors_at);
-    uint32_t sealed = 0;
+    uint32_t damaged = 0;
     for (page_id page = 0; page < a->layout.page_count; page++) {
         uint32_t state = atomic_load_explicit(&d[page].state, memory_order_relaxed); /* its writer is dead */
-        sealed += state == PAGE_SEALED || state == PAGE_CACHED;
+        damaged += state >= PAGE_STATES || ((state == PAGE_SEALED || state == PAGE_CACHED) && !page_descriptor_is_whole(&d[page]));
     }
-    return sealed;
+    return damaged;
 }
 
 /*
@@ -41,7 +41,7 @@ static enum err open_adopted_memory(struct scheduler *s, struct why *why)
     uint32_t *references = calloc(s->arena->layout.page_count, sizeof *references);
     if (!references)
         return because(why, ERR_NOMEM, "could not open the scheduler: no memory");
-    uint32_t sealed = count_sealed(s->arena);
+    found->damaged_pages = count_damaged_pages(s->arena);
     for (uint32_t slot = 0; slot < s->arena->geometry.session_slots; slot++)
         sequence_row_end(s->arena, slot);
     enum err e = session_slots_adopt(&s->slots, s->arena, &found->damaged_sessions, why);
@@ -55,7 +55,6 @@ static enum err open_adopted_memory(struct scheduler *s, struct why *why)
     prefix_cache_adopt(s->cache);
     found->sessions = session_slots_live(s->slots) + session_slots_kept(s->slots);
     found->pages = page_pool_counts(s->pool).cached;
-    found->damaged_pages = sealed - found->pages;
     return OK;
 }
 

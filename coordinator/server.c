@@ -50,6 +50,7 @@ static void on_stop_signal(evutil_socket_t fd, short what, void *arg)
         event_add(s->drain_deadline, &wait);
     }
     s->phase = SERVER_DRAINING;
+    live_requests_expire(s, now_us());
     finish_when_idle(s);
 }
 
@@ -111,6 +112,7 @@ static void on_second(evutil_socket_t fd, short what, void *arg)
     (void)fd, (void)what;
     struct server *s = arg;
     live_requests_ping(s, now_us());
+    live_requests_expire(s, now_us());
     if (s->phase == SERVER_READY && now_us() - s->started_us > DOES_WELL_US)
         arena_does_well(&s->inference.arena);
     finish_when_idle(s);
@@ -176,7 +178,7 @@ static enum err server_open(struct server *s, struct why *why)
     struct http_server_config http = http_config(s);
     enum err e = check_options(s->options, why);
     if (!e)
-        e = api_keys_open(&s->keys, s->options->api_key_file, why);
+        e = api_keys_open(&s->keys, s->options->api_key_file, NULL, why); /* only to see whether it can be read */
     if (!e)
         e = http_server_try(&http, why); /* now, not after minutes of reserving memory */
     if (!e)
@@ -184,9 +186,13 @@ static enum err server_open(struct server *s, struct why *why)
     if (!e)
         e = inference_open(&s->inference, s->loop, s->options, &hooks, why);
     if (!e)
+        e = api_keys_open(&s->keys, s->options->api_key_file, arena_header(&s->inference.arena)->secret, why);
+    if (!e)
         e = job_pool_open(&s->jobs, s->loop, HELPER_THREADS, why);
     if (!e)
         e = http_server_open(&s->http, s->loop, &http, why);
+    if (!e && s->inference.adopted)
+        live_requests_adopt(s);
     return e;
 }
 

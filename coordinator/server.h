@@ -38,7 +38,10 @@ struct server {
     uint64_t started_us;
     int64_t started_unix;
     struct event *on_term, *on_int, *every_second, *drain_deadline;
-    struct live_request *requests; /* all of them, newest first */
+    struct live_request *requests; /* all that are parsed, computed or listened to, newest first */
+    struct live_request *kept;     /* those that only wait to be picked up, newest first */
+    uint32_t kept_count;
+    uint64_t kept_bytes;
     struct live_request *dirty;    /* those that have something to send */
     struct event *flush;           /* sends for the dirty ones once the scheduler had its turn */
     struct text scratch;           /* one answer or piece of it on its way out */

@@ -354,11 +354,18 @@ void fake_differ(struct client *c, uint32_t position, uint64_t how)
 
 enum err fake_submit(struct client *c, struct why *why)
 {
+    uint32_t *tokens = malloc((c->prompt_tokens + c->heard) * sizeof *tokens);
+    must(tokens);
+    memcpy(tokens, c->prompt, c->prompt_tokens * sizeof *tokens);
+    memcpy(tokens + c->prompt_tokens, c->tokens, c->heard * sizeof *tokens);
     struct sequence_spec spec = {
-        .tokens = c->prompt,
+        .tokens = tokens,
         .token_count = c->prompt_tokens,
         .max_tokens = c->max_tokens,
-        .score_prompt = c->score,
+        .score_prompt = c->score && !c->heard,
+        .said = c->heard,
+        .slot = c->slot,
+        .slot_generation = c->slot_generation,
         .salt = c->salt,
         .id = "cmpl-of-a-test",
         .sampling = {.seed = c->seed, .prompt_tokens = c->prompt_tokens},
@@ -370,7 +377,10 @@ enum err fake_submit(struct client *c, struct why *why)
         spec.sampling.stop_ids[0] = c->stop_id;
     }
     c->running_hash = prompt_hash(c);
+    for (uint32_t i = 0; i < c->heard; i++)
+        c->running_hash = mix(c->running_hash, c->tokens[i]);
     enum err e = scheduler_submit(c->world->s, &spec, c->world->now, &c->sequence, why);
+    free(tokens);
     scheduler_must_be_sound(c->world->s);
     return e;
 }
@@ -390,6 +400,47 @@ void fake_cancel(struct client *c)
     scheduler_cancel(c->world->s, c->sequence);
     c->sequence = NULL;
     scheduler_must_be_sound(c->world->s);
+}
+
+/* It is nobody's sequence now; what was scored before the first token is scored again. */
+static void leave_sequence(struct client *c)
+{
+    c->slot = c->sequence->slot;
+    c->slot_generation = c->slot == SESSION_NONE ? 0 : c->sequence->generation;
+    c->admitted = false;
+    c->scored = c->heard ? c->scored : 0;
+}
+
+void fake_park(struct client *c)
+{
+    leave_sequence(c);
+    scheduler_park(c->world->s, c->sequence);
+    c->sequence = NULL;
+    scheduler_must_be_sound(c->world->s);
+}
+
+void fake_coordinator_dies(struct fake_world *w)
+{
+    struct scheduler_hooks hooks = {.send = take_plan, .result = read_result, .world = w};
+    struct why why;
+    for (uint32_t i = 0; i < w->client_count; i++)
+        if (w->clients[i].sequence)
+            leave_sequence(&w->clients[i]);
+    scheduler_close(w->s);
+    w->config.adopt = true;
+    must(scheduler_open(&w->s, &w->config, &hooks, &why) == OK);
+    assert_int_equal(scheduler_found(w->s).damaged_sessions + scheduler_found(w->s).damaged_pages, 0);
+    for (uint32_t i = 0; i < w->client_count; i++)
+        if (w->clients[i].sequence && fake_submit(&w->clients[i], &why)) {
+            assert_int_equal(w->clients[i].slot_generation, 0); /* only who had no place yet may be refused */
+            w->clients[i].sequence = NULL;
+        }
+    for (uint32_t g = 0; g < w->arena->geometry.groups; g++) {
+        struct fake_group *group = &w->groups[g];
+        group->plan_count = group->computed = group->straggling_count = 0;
+        group->lost = false;
+        fake_group_up(w, g);
+    }
 }
 
 void fake_must_have_all(const struct client *c, enum finish_reason reason)
@@ -439,6 +490,7 @@ struct fake_world *fake_world_open(const struct fake_sizes *sizes)
     };
     struct scheduler_hooks hooks = {.send = take_plan, .result = read_result, .world = w};
     struct why why;
+    w->config = config;
     must(scheduler_open(&w->s, &config, &hooks, &why) == OK);
     for (uint32_t g = 0; g < geometry.groups; g++)
         fake_group_up(w, g);

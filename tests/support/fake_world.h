@@ -39,6 +39,7 @@ struct client {
     uint32_t stop_id;    /* UINT32_MAX: none */
     uint32_t stop_after; /* tokens, then `token` says stop; 0: never */
     bool keep;           /* not given to somebody else when it has ended */
+    uint32_t slot, slot_generation; /* where it stood before it was parked or its coordinator died; generation 0: nowhere */
 
     uint32_t tokens[FAKE_CONTEXT_MAX]; /* heard */
     uint32_t heard, scored, cached;
@@ -69,6 +70,7 @@ struct fake_group {
 struct fake_world {
     struct arena *arena;
     struct scheduler *s;
+    struct scheduler_config config;
     uint64_t now;
     uint64_t decode_us, prefill_token_us; /* what a step takes */
     struct fake_page pages[FAKE_PAGES_MAX];
@@ -110,6 +112,11 @@ void fake_group_down(struct fake_world *w, uint32_t group, bool in_the_middle);
 void fake_group_up(struct fake_world *w, uint32_t group);
 /* It is down and stays so. */
 void fake_group_lost(struct fake_world *w, uint32_t group);
+
+/* The coordinator dies with all workers, another one takes the memory over, and everybody goes on behind what he has heard. */
+void fake_coordinator_dies(struct fake_world *w);
+/* The client's sequence stops, and its slot is kept; fake_submit goes on behind what was heard. */
+void fake_park(struct client *c);
 
 /* The client was told what the model says after its prompt, to the end for this reason. */
 void fake_must_have_all(const struct client *c, enum finish_reason reason);

@@ -25,7 +25,7 @@ static struct api_keys *keys_of(const char *text)
     static struct api_keys k;
     struct why why;
     const char *path = file_of(text);
-    enum err e = api_keys_open(&k, path, &why);
+    enum err e = api_keys_open(&k, path, NULL, &why);
     unlink(path);
     if (e)
         fail_msg("%s", why.text);
@@ -38,7 +38,7 @@ static void without_a_file_everybody_is_let_in(void **state)
     struct why why;
     uint64_t salt = 5;
     (void)state;
-    assert_int_equal(api_keys_open(&k, "", &why), OK);
+    assert_int_equal(api_keys_open(&k, "", NULL, &why), OK);
     assert_true(api_keys_allow(&k, NULL, NULL, &salt));
     assert_int_equal(salt, 0);
     assert_true(api_keys_allow(&k, "Bearer whatever", "x", &salt));
@@ -116,28 +116,28 @@ static void a_file_without_a_key_or_with_too_many_is_refused(void **state)
     struct why why;
     (void)state;
     const char *path = file_of("# nothing\n\n");
-    assert_int_equal(api_keys_open(&k, path, &why), ERR_INVALID);
+    assert_int_equal(api_keys_open(&k, path, NULL, &why), ERR_INVALID);
     assert_non_null(strstr(why.text, "has no key"));
     char *many = calloc(1, 8 * (API_KEYS_MAX + 2));
     for (uint32_t i = 0; i <= API_KEYS_MAX; i++)
         snprintf(many + strlen(many), 8, "k%u\n", i);
-    assert_int_equal(api_keys_open(&k, file_of(many), &why), ERR_INVALID);
+    assert_int_equal(api_keys_open(&k, file_of(many), NULL, &why), ERR_INVALID);
     assert_non_null(strstr(why.text, "more than 1024 keys"));
     free(many);
     char longest[API_KEY_MAX + 3];
     memset(longest, 'k', sizeof longest);
     longest[API_KEY_MAX + 1] = '\n';
     longest[API_KEY_MAX + 2] = 0;
-    assert_int_equal(api_keys_open(&k, file_of(longest), &why), ERR_INVALID);
+    assert_int_equal(api_keys_open(&k, file_of(longest), NULL, &why), ERR_INVALID);
     assert_non_null(strstr(why.text, "more than 512 bytes"));
     strcpy(longest + API_KEY_MAX, "\n");
-    assert_int_equal(api_keys_open(&k, file_of(longest), &why), OK);
+    assert_int_equal(api_keys_open(&k, file_of(longest), NULL, &why), OK);
     longest[API_KEY_MAX] = 0; /* without a line's end */
-    assert_int_equal(api_keys_open(&k, file_of(longest), &why), OK);
+    assert_int_equal(api_keys_open(&k, file_of(longest), NULL, &why), OK);
     uint64_t salt;
     assert_true(api_keys_allow(&k, NULL, longest, &salt));
     unlink(path);
-    assert_int_equal(api_keys_open(&k, "/nowhere/keys", &why), ERR_IO);
+    assert_int_equal(api_keys_open(&k, "/nowhere/keys", NULL, &why), ERR_IO);
     assert_string_equal(why.text, "could not read the API keys \"/nowhere/keys\": No such file or directory");
 }
 

@@ -721,6 +721,69 @@ static void turns_and_answers_allocate_nothing(void **state)
         fake_must_have_all(&w->clients[i], FINISH_LENGTH);
 }
 
+/* ---- what outlives a coordinator ---- */
+
+static void sessions_and_pages_outlive_their_coordinator(void **state)
+{
+    struct fake_world *w = world(state);
+    struct client *c[3];
+    for (uint32_t i = 0; i < 3; i++)
+        c[i] = fake_ask(w, i, 100, 60);
+    fake_turn(w);
+    for (uint32_t i = 0; i < 20; i++)
+        fake_step(w);
+    uint32_t heard = c[0]->heard;
+    assert_true(heard > 10);
+    uint64_t before = w->positions;
+    fake_coordinator_dies(w);
+    assert_int_equal(scheduler_found(w->s).sessions, 3);
+    fake_turn(w);
+    assert_int_equal(c[0]->heard, heard);
+    fake_step(w);
+    assert_true(w->positions - before < 3 * 2 * PAGE_TOKENS); /* what was not sealed, no more */
+    fake_settle(w);
+    for (uint32_t i = 0; i < 3; i++)
+        fake_must_have_all(c[i], FINISH_LENGTH);
+    assert_true(fake_pages_are_free(w));
+}
+
+static void a_parked_sequence_goes_on_in_its_slot(void **state)
+{
+    struct fake_world *w = world(state);
+    struct client *c = fake_ask(w, 1, 40, 30);
+    struct why why;
+    fake_turn(w);
+    for (uint32_t i = 0; i < 8; i++)
+        fake_step(w);
+    fake_park(c);
+    assert_true(c->slot_generation != 0);
+    fake_settle(w);
+    assert_true(fake_pages_are_free(w));
+    assert_int_equal(fake_submit(c, &why), OK);
+    assert_int_equal(c->sequence->slot, c->slot);
+    fake_settle(w);
+    fake_must_have_all(c, FINISH_LENGTH);
+}
+
+static void a_slot_that_was_given_away_is_not_gone_on_in(void **state)
+{
+    struct fake_world *w = world_of(state, (struct fake_sizes){.session_slots = 1});
+    struct client *c = fake_ask(w, 1, 40, 30);
+    struct why why;
+    fake_turn(w);
+    for (uint32_t i = 0; i < 8; i++)
+        fake_step(w);
+    fake_park(c);
+    fake_settle(w);
+    fake_ask(w, 2, 20, 4);
+    fake_settle(w);
+    scheduler_forget(w->s, c->slot, c->slot_generation); /* another's by now: nothing happens */
+    assert_int_equal(fake_submit(c, &why), OK);
+    fake_settle(w);
+    fake_must_have_all(c, FINISH_LENGTH);
+    fake_must_have_all(&w->clients[1], FINISH_LENGTH);
+}
+
 /* ---- anything ---- */
 
 static uint64_t life_seed, dice;
@@ -782,6 +845,17 @@ static void fall_or_rise(struct fake_world *w)
         fake_group_up(w, g);
 }
 
+static void leave_and_come_back(struct fake_world *w)
+{
+    uint32_t i = below(w->client_count + 1);
+    struct why why;
+    if (i == w->client_count || !w->clients[i].sequence)
+        return;
+    fake_park(&w->clients[i]);
+    enum err e = fake_submit(&w->clients[i], &why);
+    assert_true(e == OK || (e == ERR_FULL && !w->clients[i].slot_generation));
+}
+
 static void live_at_random(struct fake_world *w, uint32_t events)
 {
     uint32_t groups = w->arena->geometry.groups;
@@ -793,7 +867,11 @@ static void live_at_random(struct fake_world *w, uint32_t events)
             cancel_at_random(w);
         else if (what < 19)
             fall_or_rise(w);
-        else if (what < 20)
+        else if (what < 20 && below(8) == 0)
+            fake_coordinator_dies(w);
+        else if (what < 21)
+            leave_and_come_back(w);
+        else if (what < 22)
             scheduler_set_max_sessions(w->s, 1 + below(w->arena->geometry.session_slots));
         else if (what < 55 && w->groups[g].up)
             fake_compute(w, g);
@@ -846,6 +924,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         IN_A_WORLD(continuous_admits_to_free_slots),
+        IN_A_WORLD(sessions_and_pages_outlive_their_coordinator),
+        IN_A_WORLD(a_parked_sequence_goes_on_in_its_slot),
+        IN_A_WORLD(a_slot_that_was_given_away_is_not_gone_on_in),
         IN_A_WORLD(continuous_evicts_on_complete),
         IN_A_WORLD(continuous_respects_max_slots),
         IN_A_WORLD(continuous_prefill_then_decode),
