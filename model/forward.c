@@ -38,10 +38,16 @@ uint64_t shared_buffers_place(struct shared_buffers *b, const struct model *m, u
     return used;
 }
 
+/* Columns of the widest matrix. */
+static uint32_t widest(const struct model *m)
+{
+    return greatest(greatest(m->dim, m->ffn), greatest(m->heads * m->head_dim, m->expert_ffn));
+}
+
 static uint64_t private_buffers_place(struct forward *f, uint8_t *base)
 {
     const struct model *m = f->m;
-    uint32_t cols = greatest(greatest(m->dim, m->ffn), greatest(m->heads * m->head_dim, m->expert_ffn));
+    uint32_t cols = widest(m);
     uint64_t used = 0;
     f->x = forward_place(base, &used, (uint64_t)f->capacity * m->dim * sizeof(float));
     f->out[0] = forward_place(base, &used, (uint64_t)f->capacity * CHUNK_ROWS * sizeof(float));
@@ -106,6 +112,7 @@ void forward_close(struct forward *f)
 {
     if (!f)
         return;
+    free(f->panel);
     free(f->blas_scratch);
     free(f->memory);
     free(f);
@@ -120,6 +127,18 @@ enum err forward_use_blas(struct forward *f, struct why *why)
     if (!f->blas_scratch)
         return because(why, ERR_NOMEM, "no memory for products with OpenBLAS");
     memset(f->blas_scratch, 0, product_blas_scratch_bytes()); /* touched here, like the rest */
+    return OK;
+}
+
+enum err forward_use_float_activations(struct forward *f, struct why *why)
+{
+    size_t bytes =
+        ((size_t)widest(f->m) * (TILE_ROWS + 1) * sizeof(float) + BUFFER_ALIGN - 1) / BUFFER_ALIGN * BUFFER_ALIGN;
+    f->panel = aligned_alloc(BUFFER_ALIGN, bytes);
+    if (!f->panel)
+        return because(why, ERR_NOMEM, "no memory for products with float activations");
+    memset(f->panel, 0, bytes); /* touched here, like the rest */
+    f->quantise = false;
     return OK;
 }
 
@@ -231,12 +250,37 @@ void forward_take_normed(struct forward *f, const struct batch *b, const struct 
 
 /* ---- products ---- */
 
+/* One row tile of w as floats, [column][16]; rows beyond the last stay zero. */
+static struct tile_matrix widened(const struct forward *f, const struct tile_matrix *w, uint32_t tile)
+{
+    float *row = f->panel + (size_t)w->cols * TILE_ROWS;
+    uint32_t rows = least(TILE_ROWS, w->rows - tile * TILE_ROWS);
+    memset(f->panel, 0, (size_t)w->cols * TILE_ROWS * sizeof *f->panel);
+    for (uint32_t r = 0; r < rows; r++) {
+        tiles_row(w, tile * TILE_ROWS + r, row);
+        for (size_t k = 0; k < w->cols; k++)
+            f->panel[k * TILE_ROWS + r] = row[k];
+    }
+    return (struct tile_matrix){.type = TENSOR_F32, .rows = rows, .cols = w->cols, .tiles = (const uint8_t *)f->panel};
+}
+
+static void product_widened(struct forward *f, const struct tile_matrix *w, struct tile_range r, float *y,
+                            size_t stride, enum product_mode mode)
+{
+    for (uint32_t tile = r.first; tile < r.last && tile * TILE_ROWS < w->rows; tile++) {
+        struct tile_matrix floats = widened(f, w, tile);
+        f->k->product(&floats, 0, 1, &f->in, y + (size_t)tile * TILE_ROWS, stride, mode, f->product_scratch);
+    }
+}
+
 void forward_product(struct forward *f, const struct tile_matrix *w, struct tile_range r, float *y, size_t stride,
                      enum product_mode mode)
 {
     if (r.first == r.last)
         return;
-    if (f->blas_scratch && product_blas_takes(w, f->in.tokens))
+    if (f->panel)
+        product_widened(f, w, r, y, stride, mode);
+    else if (f->blas_scratch && product_blas_takes(w, f->in.tokens))
         product_blas(f->k, w, r.first, r.last, &f->in, y, stride, mode, f->blas_scratch);
     else
         f->k->product(w, r.first, r.last, &f->in, y, stride, mode, f->product_scratch);

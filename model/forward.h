@@ -76,6 +76,12 @@ void forward_close(struct forward *f);
  */
 enum err forward_use_blas(struct forward *f, struct why *why);
 
+/*
+ * From now on inputs are not rounded to 8 bits: quantised weights are widened to floats, and multiplied as float weights are.
+ * Slow, and meant for comparing a model with a float reference; equal bits hold among ranks that all do so. Takes its memory here.
+ */
+enum err forward_use_float_activations(struct forward *f, struct why *why);
+
 /* Sets this rank's place in its group; between steps only. meet may be NULL when ranks is 1. */
 void forward_join(struct forward *f, uint32_t rank, uint32_t ranks, const struct shared_buffers *shared, meet_fn meet,
                   void *meet_arg);

@@ -43,6 +43,8 @@ struct forward {
     void *product_scratch;
     void *attention_scratch;
     void *blas_scratch; /* NULL: every product is the kernel set's */
+    float *
+        panel; /* (columns, 16) and a row: quantised weights widened to floats; NULL: inputs are rounded to 8 bits instead */
 
     struct expert_routes routes; /* of models with experts */
 

@@ -11,10 +11,11 @@
 #include "tests/support/model_rig.h"
 
 const struct golden_bounds with_float_weights = {.logit = 0.01, .top_rms = 0.002, .logprob = 0.01, .greedy_gap = 0.01};
-const struct golden_bounds with_float_weights_and_experts = {
-    .logit = 0.02, .top_rms = 0.004, .logprob = 0.02, .greedy_gap = 0.01};
+const struct golden_bounds with_coarser_keys = {.logit = 0.025, .top_rms = 0.006, .logprob = 0.02, .greedy_gap = 0.01};
 const struct golden_bounds with_8_bit_activations = {.logit = 0.8, .top_rms = 0.2, .logprob = 0.8, .greedy_gap = 0.5};
 const struct golden_bounds of_a_real_model = {.logit = 1.5, .top_rms = 0.48, .logprob = 1.1, .greedy_gap = 0.7};
+const struct golden_bounds of_a_real_model_in_floats = {
+    .logit = 0.012, .top_rms = 0.005, .logprob = 0.005, .greedy_gap = 0.01};
 
 struct worst {
     double logit, top_rms, logprob, greedy_gap;
@@ -104,6 +105,8 @@ void golden_compare(const struct golden *g)
     json_t *root = json_load_file(path, 0, NULL), *prompt;
     assert_non_null(root);
     struct engine e = engine_open(&rig, kernels_choose(NULL), 1);
+    if (g->float_activations)
+        assert_int_equal(forward_use_float_activations(e.f[0], NULL), OK);
     struct worst worst = {0};
     size_t index;
     uint32_t compared = 0;
@@ -123,8 +126,9 @@ void golden_compare(const struct golden *g)
         free(logits);
         compared++;
     }
-    print_message("%s: %u prompts; logit %.3g, top-20 rms %.3g, log-prob %.3g, widest gap at another choice %.3g\n",
-                  g->model, compared, worst.logit, worst.top_rms, worst.logprob, worst.greedy_gap);
+    print_message("%s%s: %u prompts; logit %.3g, top-20 rms %.3g, log-prob %.3g, widest gap at another choice %.3g\n",
+                  g->model, g->float_activations ? ", float activations" : "", compared, worst.logit, worst.top_rms,
+                  worst.logprob, worst.greedy_gap);
     assert_true(compared > 0);
     assert_true(worst.logit <= g->bounds->logit);
     assert_true(worst.top_rms <= g->bounds->top_rms);
