@@ -127,8 +127,8 @@ def write_results(bench, rows, took, folder):
     return folder / f"{name}.json"
 
 
-def run_rows(bench, names):
-    """A row that breaks is reported and the others go on."""
+def run_rows(bench, names, write):
+    """A row that breaks is reported and the others go on; what there is is written after each row."""
     rows, broken = [], []
     for name in names:
         bench.say(f"row {name}")
@@ -138,7 +138,8 @@ def run_rows(bench, names):
             bench.say(f"row {name} broke: {problem}")
             rows.append(report.Row(name, "BROKEN", "", notes=[str(problem)]))
             broken.append(name)
-    return rows, broken
+        path = write(rows)
+    return rows, broken, path
 
 
 def row_names(text):
@@ -161,9 +162,9 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started ends with us
     began = time.monotonic()
     bench = Bench(arguments)
-    rows, broken = run_rows(bench, arguments.rows)
     folder = arguments.output or (bench.build / "bench-quick" if bench.quick else ROOT / "bench" / "results")
-    path = write_results(bench, rows, time.monotonic() - began, folder)
+    rows, broken, path = run_rows(bench, arguments.rows,
+                                  lambda rows: write_results(bench, rows, time.monotonic() - began, folder))
     print(report.table_text(rows))
     print(f"\n{path}" + (f"\nbroken rows: {', '.join(broken)}" if broken else ""))
     return 1 if broken else 0
