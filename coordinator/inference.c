@@ -198,6 +198,8 @@ static enum err check_arithmetic(const struct serve_options *o, struct why *why)
                        o->kernels);
     if (strcmp(o->prefill, "blas") == 0)
         log_warn("--prefill blas: OpenBLAS computes the prompts of float weights; the same request may give other bytes than before");
+    if (strcmp(o->activations, "f32") == 0)
+        log_warn("--activations f32: weights are widened at every step, to compare a model with a reference; this is slow");
     return OK;
 }
 
@@ -250,10 +252,12 @@ static void choose_same_pages(const struct serve_options *o, const struct arena_
         wanted->pages_per_node[0] = left->pages_per_node[0];
 }
 
-/* Keys and values are as good as what computed them: prompts by OpenBLAS are others. */
+/* Keys and values are as good as what computed them: prompts by OpenBLAS, and float activations, make others. */
 static uint64_t memory_hash(const struct inference *f, const struct serve_options *o)
 {
     uint64_t hash = f->checkpoint.served.model.hash;
+    if (strcmp(o->activations, "f32") == 0)
+        hash *= 0x9e3779b97f4a7c15u; /* odd: different models stay different */
     return strcmp(o->prefill, "blas") == 0 ? ~hash : hash;
 }
 
@@ -347,6 +351,7 @@ static enum err start_workers(struct inference *f, struct event_base *loop, cons
         .model_path = o->model,
         .kernels = o->kernels,
         .prefill = o->prefill,
+        .float_activations = strcmp(o->activations, "f32") == 0,
         .log_level = o->log_level,
         .pin = !o->no_pin,
         .no_sandbox = o->no_sandbox,

@@ -86,6 +86,7 @@ static const struct {
 } choices[] = {
     {"kernels", {"reference", "avx2", "avx512", ""}},
     {"prefill", {"exact", "blas"}},
+    {"activations", {"int8", "f32"}},
     {"log-level", {"debug", "info", "warn", "error"}},
 };
 

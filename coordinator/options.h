@@ -46,6 +46,7 @@ enum { OPTION_TEXT_BYTES = 512 };
     X(FLAG, no_pin, "no-pin", "", 0, 0, "do not pin workers to cores")                                                     \
     X(FLAG, no_sandbox, "no-sandbox", "", 0, 0, "let workers keep their rights, for debuggers")                            \
     X(TEXT, prefill, "prefill", "exact", 0, 0, "exact, or blas: float weights by OpenBLAS, outside the promise of equal bytes") \
+    X(TEXT, activations, "activations", "int8", 0, 0, "int8, or f32: inputs of quantised weights are not rounded; slow, to compare with a reference") \
     X(TEXT, log_level, "log-level", "info", 0, 0, "debug, info, warn or error")
 
 struct serve_options {

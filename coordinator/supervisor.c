@@ -86,6 +86,10 @@ static enum err start_process(struct supervisor *s, struct process *p, struct wh
         argv[n++] = "--kernels";
         argv[n++] = s->config.kernels;
     }
+    if (s->config.float_activations) {
+        argv[n++] = "--activations";
+        argv[n++] = "f32";
+    }
     if (!s->config.pin)
         argv[n++] = "--no-pin";
     argv[n++] = "--model";

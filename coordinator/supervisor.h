@@ -33,6 +33,7 @@ struct supervisor_config {
     const char *model_path;
     const char *kernels;      /* "" : the worker's choice */
     const char *prefill;      /* exact or blas */
+    bool float_activations;   /* inputs of quantised weights are not rounded */
     const char *log_level;    /* of the workers */
     bool pin;
     bool no_sandbox;          /* of the workers: for debuggers */

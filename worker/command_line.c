@@ -17,6 +17,7 @@
       "directory of the coordinator's socket; default: where it is for that name")                      \
     X("kernels", required_argument, "SET", "kernel set instead of the best one")                        \
     X("prefill", required_argument, "HOW", "exact or blas: who multiplies float weights with prompts; default: exact") \
+    X("activations", required_argument, "HOW", "int8 or f32: what inputs of quantised weights are; default: int8")  \
     X("group", required_argument, "N",                                                                  \
       "whose memory to map before saying hello; default: the only one, if there is only one")           \
     X("cores", required_argument, "N", "that the group may run on; default: all that this process may") \
@@ -58,11 +59,13 @@ static enum err take_log_level(const char *text, enum log_level *out, struct why
     return because(why, ERR_INVALID, "--log-level takes debug, info, warn or error, not \"%.80s\"", text);
 }
 
-static enum err take_prefill(const char *text, bool *blas, struct why *why)
+/* An option of two words: the usual one, and the one that sets *other. */
+static enum err take_word(const char *option, const char *text, const char *usual, const char *unusual, bool *other,
+                          struct why *why)
 {
-    *blas = strcmp(text, "blas") == 0;
-    if (!*blas && strcmp(text, "exact") != 0)
-        return because(why, ERR_INVALID, "--prefill takes exact or blas, not \"%.80s\"", text);
+    *other = strcmp(text, unusual) == 0;
+    if (!*other && strcmp(text, usual) != 0)
+        return because(why, ERR_INVALID, "--%s takes %s or %s, not \"%.80s\"", option, usual, unusual, text);
     return OK;
 }
 
@@ -85,7 +88,9 @@ static enum err take(struct worker_options *o, const char *option, const char *t
         return OK;
     }
     if (strcmp(option, "prefill") == 0)
-        return take_prefill(text, &o->prefill_blas, why);
+        return take_word(option, text, "exact", "blas", &o->prefill_blas, why);
+    if (strcmp(option, "activations") == 0)
+        return take_word(option, text, "int8", "f32", &o->float_activations, why);
     if (strcmp(option, "log-level") == 0)
         return take_log_level(text, &o->log_level, why);
     if (strcmp(option, "no-pin") == 0) {

@@ -108,6 +108,11 @@ enum err step_use_blas(struct step *s, struct why *why)
     return forward_use_blas(s->forward, why);
 }
 
+enum err step_use_float_activations(struct step *s, struct why *why)
+{
+    return forward_use_float_activations(s->forward, why);
+}
+
 /* Every meeting is a sign of life too: a long step is not a hang. */
 static enum err meet(void *barrier)
 {

@@ -26,6 +26,9 @@ void step_close(struct step *s);
 /* As forward_use_blas: prompts of float weights by OpenBLAS, outside the promise of equal bits. Once, before the first step. */
 enum err step_use_blas(struct step *s, struct why *why);
 
+/* As forward_use_float_activations: slow, for comparing with a float reference. Once, before the first step. */
+enum err step_use_float_activations(struct step *s, struct why *why);
+
 /* This rank's place from now on; between steps only. barrier must outlive its use. */
 void step_join(struct step *s, struct barrier *barrier);
 

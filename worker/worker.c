@@ -179,6 +179,8 @@ static enum err join_group(struct worker *w, uint32_t group, struct why *why)
         err = step_open(&w->step, &w->at.arena, &w->at.served, w->kernels, why);
     if (err == OK && w->options->prefill_blas)
         err = step_use_blas(w->step, why);
+    if (err == OK && w->options->float_activations)
+        err = step_use_float_activations(w->step, why);
     if (err != OK)
         drop_step(w);
     return err;

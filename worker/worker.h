@@ -32,11 +32,12 @@ struct worker_options {
     const char *shm_dir; /* NULL or "": POSIX shared memory */
     const char *channel; /* directory where the coordinator listens; NULL: the usual place for name */
     uint32_t slot, generation;
-    uint32_t cores;      /* that the whole group may run on; 0: as many as this thread may */
-    uint32_t group;      /* whose memory to map before hello; WORKER_GROUP_NONE: the only one there is, if so */
-    bool pin;            /* to the core that comes with the assignment */
-    const char *kernels; /* NULL or "": the best set */
-    bool prefill_blas;   /* prompts of float weights by OpenBLAS */
+    uint32_t cores;         /* that the whole group may run on; 0: as many as this thread may */
+    uint32_t group;         /* whose memory to map before hello; WORKER_GROUP_NONE: the only one there is, if so */
+    bool pin;               /* to the core that comes with the assignment */
+    const char *kernels;    /* NULL or "": the best set */
+    bool prefill_blas;      /* prompts of float weights by OpenBLAS */
+    bool float_activations; /* inputs of quantised weights are not rounded to 8 bits */
 
     /* for main() */
     pid_t parent; /* who must be alive; 0: not checked */

@@ -29,7 +29,7 @@ static void every_option_lands_in_its_place(void **state)
     struct why why;
     assert_int_equal(parse(&o, &why,
                            "--name n --slot 3 --generation 7 --shm-dir /d --channel /c --kernels avx2 --group 1 "
-                           "--cores 4 --parent 99 --log-level warn --no-pin --prefill blas --model m.gguf --no-sandbox"),
+                           "--cores 4 --parent 99 --log-level warn --no-pin --prefill blas --activations f32 --model m.gguf --no-sandbox"),
                      OK);
     assert_string_equal(o.name, "n");
     assert_string_equal(o.shm_dir, "/d");
@@ -45,6 +45,7 @@ static void every_option_lands_in_its_place(void **state)
     assert_false(o.sandbox);
     assert_string_equal(o.model, "m.gguf");
     assert_true(o.prefill_blas);
+    assert_true(o.float_activations);
 }
 
 static void what_is_not_said_has_its_default(void **state)
@@ -63,6 +64,7 @@ static void what_is_not_said_has_its_default(void **state)
     assert_true(o.sandbox);
     assert_null(o.model);
     assert_false(o.prefill_blas);
+    assert_false(o.float_activations);
 }
 
 static void a_wrong_line_is_refused_by_name(void **state)
@@ -82,6 +84,7 @@ static void a_wrong_line_is_refused_by_name(void **state)
         {"--name n --slot 1 --generation 1 --parent 2147483648", "--parent"},
         {"--name n --slot 1 --generation 1 --log-level loud", "--log-level"},
         {"--name n --slot 1 --generation 1 --prefill fast", "--prefill"},
+        {"--name n --slot 1 --generation 1 --activations int4", "--activations"},
         {"--name n --slot 1 --generation 1 --wings", "--wings"},
         {"--name n --slot 1 --generation", "--generation"},
         {"--name n --slot 1 --generation 1 more", "more"},
@@ -100,7 +103,7 @@ static void the_usage_names_every_option(void **state)
     (void)state;
     static const char *const options[] = {"--name",  "--slot",  "--generation", "--shm-dir",   "--channel", "--kernels",
                                           "--group", "--cores", "--parent",     "--log-level", "--no-pin",
-                                          "--model", "--prefill", "--no-sandbox"};
+                                          "--model", "--prefill", "--activations", "--no-sandbox"};
     for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
         assert_non_null(strstr(worker_usage(), options[i]));
 }

@@ -63,6 +63,8 @@ static const char *another_value(const struct entry *entry)
         return "avx2";
     if (strcmp(entry->name, "prefill") == 0)
         return "blas";
+    if (strcmp(entry->name, "activations") == 0)
+        return "f32";
     if (strcmp(entry->name, "log-level") == 0)
         return "warn";
     static char text[32];
