@@ -17,6 +17,7 @@ static const struct command commands[] = {
     {"run", command_run, "answers one prompt, or chats when there is a terminal"},
     {"bench", command_bench, "measures the engine without HTTP"},
     {"inspect", command_inspect, "shows the shared memory of a live or dead server"},
+    {"fsck", command_fsck, "checks the shared memory of a live or dead server"},
     {"clear", command_clear, "removes shared memory that no process holds"},
     {"tokenize", command_tokenize, "reads texts, writes token ids"},
     {"template", command_template, "reads a conversation, writes the prompt that the model sees"},

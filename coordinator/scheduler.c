@@ -196,6 +196,17 @@ enum err scheduler_submit(struct scheduler *s, const struct sequence_spec *spec,
 
 /* ---- leaving ---- */
 
+/*
+ * What it has said and computed stands in its slot from now on. Tokens that are drawn again (for their log-probabilities, which
+ * no slot keeps) were committed before: the slot never says less than somebody may have been told.
+ */
+static void commit(const struct scheduler *s, const struct sequence *q)
+{
+    struct session_slot *slot = session_at(s->arena, q->slot);
+    uint32_t said = session_progress(slot).tokens;
+    session_commit(slot, (struct session_progress){.tokens = q->n_tok > said ? q->n_tok : said, .kv = q->n_kv});
+}
+
 /* Also in the plan that is being made. */
 static void forget_in_flights(struct group *group, const struct sequence *q)
 {
@@ -270,6 +281,7 @@ static void send_back(struct scheduler *s, struct sequence *q)
     q->n_kv = q->planned_kv = 0;
     q->planned_tok = q->n_tok;
     q->drawn_step = 0;
+    commit(s, q);
     sequence_list_insert_by_order(&s->waiting, q);
 }
 
@@ -378,16 +390,6 @@ static bool have_slot(struct scheduler *s, struct sequence *q, uint32_t group)
     return true;
 }
 
-/*
- * What it has said and computed stands in its slot from now on. Tokens that are drawn again (for their log-probabilities, which
- * no slot keeps) were committed before: the slot never says less than somebody may have been told.
- */
-static void commit(const struct scheduler *s, const struct sequence *q)
-{
-    struct session_slot *slot = session_at(s->arena, q->slot);
-    uint32_t said = session_progress(slot).tokens;
-    session_commit(slot, (struct session_progress){.tokens = q->n_tok > said ? q->n_tok : said, .kv = q->n_kv});
-}
 
 static void share_found(struct scheduler *s, struct sequence *q, uint32_t pages)
 {

@@ -36,6 +36,12 @@ void sequence_row_end(struct arena *a, uint32_t slot)
     atomic_store_explicit(&row_at(a, slot)->generation, 0, memory_order_release);
 }
 
+uint32_t sequence_row_generation(const struct arena *a, uint32_t slot)
+{
+    /* Acquire: pairs with the releases in sequence_row_begin. */
+    return atomic_load_explicit(&row_at(a, slot)->generation, memory_order_acquire);
+}
+
 uint32_t sequence_row_length(const struct arena *a, uint32_t slot, uint32_t page_class)
 {
     must(page_class < a->geometry.page_classes);

@@ -40,6 +40,9 @@ enum err sequence_row_append(struct arena *a, uint32_t slot, uint32_t page_class
 /* Coordinator: no sequence any more. */
 void sequence_row_end(struct arena *a, uint32_t slot);
 
+/* Whose row it is: the session slot's generation; 0: nobody's. */
+uint32_t sequence_row_generation(const struct arena *a, uint32_t slot);
+
 /* Coordinator: its own row; no checks but bounds. */
 uint32_t sequence_row_length(const struct arena *a, uint32_t slot, uint32_t page_class);
 struct page_name sequence_row_entry(const struct arena *a, uint32_t slot, uint32_t page_class, uint32_t index);

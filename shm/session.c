@@ -154,6 +154,11 @@ static bool is_in_bounds(const struct arena *a, const struct session_slot *s)
            atomic_load_explicit(&s->generation, memory_order_relaxed) != 0; /* the state was read with acquire */
 }
 
+bool session_is_whole(const struct arena *a, const struct session_slot *s)
+{
+    return is_in_bounds(a, s) && is_undamaged(s);
+}
+
 enum err session_slots_adopt(struct session_slots **out, struct arena *arena, uint32_t *dropped, struct why *why)
 {
     *dropped = 0;
@@ -166,7 +171,7 @@ enum err session_slots_adopt(struct session_slots **out, struct arena *arena, ui
         /* Acquire: pairs with the release in move(). */
         uint32_t state = atomic_load_explicit(&s->state, memory_order_acquire);
         bool wanted = state == SESSION_LIVE || state == SESSION_KEPT;
-        bool good = wanted && is_in_bounds(arena, s) && is_undamaged(s);
+        bool good = wanted && session_is_whole(arena, s);
         *dropped += wanted && !good;
         atomic_store_explicit(&s->last_plan, 0, memory_order_relaxed); /* the groups that had plans are gone */
         if (good && state == SESSION_KEPT)

@@ -86,6 +86,9 @@ struct session_progress session_progress(const struct session_slot *s);
 const struct session_slot *session_read(const struct arena *a, uint32_t slot, uint32_t generation, uint32_t first,
                                         uint32_t count);
 
+/* A live or kept session that adoption would take: fields in bounds, checksums right. */
+bool session_is_whole(const struct arena *a, const struct session_slot *s);
+
 /* Which slots are taken: private to the coordinator. */
 struct session_slots;
 enum { SESSION_NONE = UINT32_MAX };

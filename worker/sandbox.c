@@ -129,7 +129,7 @@ static const int allowed_calls[] = {
     SYS_restart_syscall, SYS_sched_setaffinity, SYS_sched_getaffinity, SYS_set_mempolicy, SYS_get_mempolicy,
     SYS_membarrier,
     /* memory; mmap and mprotect stand below */
-    SYS_munmap, SYS_mremap, SYS_madvise, SYS_brk, SYS_getrandom,
+    SYS_munmap, SYS_mremap, SYS_madvise, SYS_brk, SYS_getrandom, SYS_sysinfo, /* the last one by qsort() of much */
     /* messages: libzmq and its threads */
     SYS_read, SYS_write, SYS_readv, SYS_writev, SYS_recvfrom, SYS_recvmsg, SYS_sendto, SYS_sendmsg, SYS_shutdown,
     SYS_getsockopt, SYS_ppoll, SYS_epoll_pwait, SYS_epoll_ctl,
