@@ -1,3 +1,4 @@
+/* quire fsck: the rules of shm/fsck.h against the memory of a live or dead server. */
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
