@@ -142,15 +142,17 @@ class Killed(unittest.TestCase):
         server.process.wait()
         wait_until("its workers have ended", lambda: not any(is_alive(pid) for pid in workers), patience_s=20)
 
-    def test_the_next_start_drops_what_is_left_and_says_so_once(self):
+    def test_the_next_start_takes_over_what_is_left_and_says_so_once(self):
         server = Server(*SMALL)
         self.addCleanup(server.close)
-        want = server.post(TEXT, {"prompt": "The sky is", "temperature": 0})[2]["choices"][0]["text"]
+        answer = server.post(TEXT, {"prompt": "The sky is", "temperature": 0})[2]
+        want = answer["choices"][0]["text"]
         self.kill(server)
         self.assertTrue(segments(server.name))
         with Server(*SMALL, name=server.name) as again:
-            told = [line for line in again.log.splitlines() if "left" in line or "dropped" in line or "removed" in line]
-            self.assertEqual(len(told), 1, again.log)
+            told = [line for line in again.log.splitlines() if "took over" in line or "dropped" in line or "removed" in line]
+            self.assertEqual((len(told), told[0].count("weights whole")), (1, 1), again.log)
+            self.assertEqual(again.get(f"{TEXT}/{answer['id']}")[2]["choices"], answer["choices"])
             self.assertEqual(again.post(TEXT, {"prompt": "The sky is", "temperature": 0})[2]["choices"][0]["text"], want)
         self.assertEqual(segments(server.name), [])
 
