@@ -264,14 +264,12 @@ static void attend_one(const struct attention *a, const float *q, uint32_t posit
     float m, l, o[256], m1, l1, o1[256];
     uint32_t end = position + 1;
     uint32_t begin = a->window && end > a->window ? end - a->window : 0;
-    for (uint32_t chunk = begin / ATTENTION_GRID; chunk * ATTENTION_GRID < end; chunk++) {
+    uint32_t chunk = begin / ATTENTION_GRID;
+    uint32_t chunk_end = (chunk + 1) * ATTENTION_GRID;
+    attend_chunk(a, q, begin, chunk_end < end ? chunk_end : end, &m, &l, o); /* position itself is seen: there is one */
+    for (chunk++; chunk * ATTENTION_GRID < end; chunk++) {
         uint32_t first = chunk * ATTENTION_GRID, last = first + ATTENTION_GRID;
-        first = first < begin ? begin : first;
         last = last > end ? end : last;
-        if (chunk == begin / ATTENTION_GRID) {
-            attend_chunk(a, q, first, last, &m, &l, o);
-            continue;
-        }
         attend_chunk(a, q, first, last, &m1, &l1, o1);
         float larger = m1 > m ? m1 : m;
         float f0 = kernel_expf(m - larger), f1 = kernel_expf(m1 - larger);
