@@ -15,6 +15,8 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 BUILD ?= build
 MODEL ?= smollm2
 PORT ?= 8080
+T ?= 60
+N ?= 10000
 ARGS ?=
 SAN ?=
 VARIANT ?= $(if $(SAN),san-$(SAN),release)
@@ -22,7 +24,7 @@ ifeq ($(origin CC),default)
 CC := gcc
 endif
 
-# ---- variants: release, debug, coverage, faults, san-address, san-undefined, san-thread --------------------------------------
+# ---- variants: release, debug, coverage, faults, fuzz, san-address, san-undefined, san-thread --------------------------------------
 
 ifeq ($(VARIANT),release)
 CFLAGS ?= -O2 -g -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -fstack-protector-strong
@@ -35,12 +37,17 @@ else ifeq ($(VARIANT),faults)
 # As it is shipped, with the points of base/faults.def.
 CFLAGS ?= -O2 -g -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -fstack-protector-strong
 variant_flags := -DQUIRE_FAULTS
+else ifeq ($(VARIANT),fuzz)
+# libFuzzer is clang's.
+CC := clang
+CFLAGS ?= -O1 -g -fno-omit-frame-pointer -U_FORTIFY_SOURCE
+variant_flags := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 else ifneq ($(filter san-address san-undefined san-thread,$(VARIANT)),)
 # Fortify stays off: it replaces the very calls that the sanitizers watch.
 CFLAGS ?= -O1 -g -fno-omit-frame-pointer -U_FORTIFY_SOURCE
 variant_flags := -fsanitize=$(VARIANT:san-%=%) -fno-sanitize-recover=all
 else
-$(error "$(VARIANT)" is no variant: use release, debug, coverage, faults, or SAN=address, SAN=undefined, SAN=thread)
+$(error "$(VARIANT)" is no variant: use release, debug, coverage, faults, fuzz, or SAN=address, SAN=undefined, SAN=thread)
 endif
 
 OUT := $(BUILD)/$(VARIANT)
@@ -88,6 +95,7 @@ worker_objects := $(filter-out %/main.o,$(call objects,$(call sources,worker)))
 support_objects := $(call objects,$(call sources,tests/support))
 test_sources := $(foreach folder,$(TEST_FOLDERS),$(wildcard $(folder)/test_*.c))
 TESTS := $(patsubst %.c,$(OUT)/%,$(test_sources))
+FUZZERS := $(patsubst %.c,$(OUT)/%,$(wildcard tests/fuzz/fuzz_*.c))
 BENCHES := $(patsubst %.c,$(OUT)/%,$(wildcard bench/bench_*.c))
 
 # ---- generated sources -----------------------------------------------------------------------------------------------
@@ -119,11 +127,13 @@ jobs = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc) --output-sync=target)
 
 # Both programs with the points of base/faults.def, for tests/faults.
 with_faults = $(MAKE) $(jobs) VARIANT=faults all
+# The fuzz targets, where there is a clang with its run-time library; elsewhere tests/fuzz skips.
+with_fuzzers = { ! tools/can_fuzz.sh || $(MAKE) $(jobs) VARIANT=fuzz fuzzers; }
 
 # ---- targets for people; the sentences behind ## are `make help` -----------------------------------------------------
 
-.PHONY: all serve test check check-kill check-long debug bench deps deps-test deps-lint model lint format coverage clean help
-.PHONY: tests benches
+.PHONY: all serve test check check-kill check-long check-sim fuzz debug bench deps deps-test deps-lint model lint format coverage clean help
+.PHONY: tests benches fuzzers
 
 PROGRAMS := $(if $(wildcard coordinator/main.c),$(BIN)/quire) $(if $(wildcard worker/main.c),$(BIN)/quire-worker)
 
@@ -140,7 +150,7 @@ serve: ## Installs, builds, gets the model and serves it on 127.0.0.1:8080; MODE
 	@exec $(BUILD)/quire serve -m $(model_file) $(if $(filter smollm2,$(MODEL)),--alias SmolLM2-135M-Instruct) --port $(PORT) $(ARGS)
 
 test: ## Runs every test after installing and building what it needs; its last line counts passed and failed.
-	@{ $(MAKE) deps && $(MAKE) deps-test && $(MAKE) $(jobs) all tests && $(with_faults) && $(MAKE) model; } || \
+	@{ $(MAKE) deps && $(MAKE) deps-test && $(MAKE) $(jobs) all tests && $(with_faults) && $(with_fuzzers) && $(MAKE) model; } || \
 	    { echo "0 passed, 1 failed"; exit 1; }
 	@python3 tests/run_tests.py --build $(BIN) --programs $(TESTS)
 
@@ -152,6 +162,14 @@ check-kill: ## Kills workers and coordinator at every fault point in every phase
 	@$(with_faults)
 	@QUIRE_LONG=1 QUIRE_ROOT=$(CURDIR) QUIRE_BUILD=$(abspath $(BUILD)) tests/faults/run_kill $(ARGS)
 
+check-sim: $(OUT)/tests/unit/test_scheduler ## Lives N lives of the scheduler in a made-up world, each from a seed that it prints.
+	@QUIRE_LIVES=$(N) QUIRE_ROOT=$(CURDIR) $(abspath $<)
+
+fuzz: ## Feeds each parser inputs that grow from its corpus, T=60 seconds each; wants clang.
+	@$(MAKE) deps-lint
+	@$(MAKE) $(jobs) VARIANT=fuzz fuzzers
+	@QUIRE_FUZZ_SECONDS=$(T) QUIRE_ROOT=$(CURDIR) QUIRE_BUILD=$(abspath $(BUILD)) tests/fuzz/run_fuzz $(ARGS)
+
 check-long: ## Runs the unit tests under each sanitizer, then every suite in its long form.
 	@$(MAKE) deps
 	@$(MAKE) deps-test
@@ -159,6 +177,7 @@ check-long: ## Runs the unit tests under each sanitizer, then every suite in its
 	@for san in address undefined thread; do echo "== $$san sanitizer" && $(MAKE) $(jobs) check SAN=$$san || exit 1; done
 	@$(MAKE) $(jobs) all tests
 	@$(with_faults)
+	@$(with_fuzzers)
 	@QUIRE_LONG=1 python3 tests/run_tests.py --build $(BIN) --programs $(TESTS)
 
 debug: ## Builds both programs for gdb under build/debug.
@@ -203,6 +222,8 @@ help: ## Says this.
 
 tests: $(TESTS)
 
+fuzzers: $(FUZZERS)
+
 benches: $(BENCHES)
 
 # ---- rules -----------------------------------------------------------------------------------------------------------
@@ -222,6 +243,11 @@ AVX512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -mf16c -
 $(OUT)/model/kernels/%_avx2.o: private isa_flags := -mavx2 -mfma -mf16c
 $(OUT)/model/kernels/%_avx512.o: private isa_flags := $(AVX512)
 $(OUT)/model/kernels/%_amx.o: private isa_flags := $(AVX512) -mamx-tile -mamx-int8
+endif
+
+# No fuzz target reaches a kernel, and clang takes minutes to watch one.
+ifeq ($(VARIANT),fuzz)
+$(OUT)/model/kernels/%.o: private variant_flags :=
 endif
 
 $(OUT)/%.o: %.c $(OUT)/flags | $(generated_headers)
@@ -279,5 +305,9 @@ $(TESTS): $(OUT)/%: $(OUT)/%.o $(OUT)/support.a $(OUT)/coordinator.a $(OUT)/work
 $(BENCHES): $(OUT)/%: $(OUT)/%.o $(engine)
 	@echo "  LINK  $@"
 	@$(LINK) -o $@ $^ $(LIBS)
+
+$(FUZZERS): $(OUT)/%: $(OUT)/%.o $(OUT)/coordinator.a $(engine)
+	@echo "  LINK  $@"
+	@$(LINK) -fsanitize=fuzzer -o $@ $< -Wl,--start-group $(filter-out $<,$^) -Wl,--end-group $(LIBS)
 
 -include $(shell find $(OUT) -name '*.d' 2>/dev/null)

@@ -100,6 +100,11 @@ esac
 command -v dpkg-query >/dev/null && command -v apt-get >/dev/null ||
     stop "this system has no apt: install by hand what $0 lists, then build with \`make\`"
 
+# What clang links fuzz targets and sanitizers with is a package of its own, numbered like the clang that this system has.
+if [ "$purpose" = lint ]; then
+    clang=$(apt-cache depends clang 2>/dev/null | sed -n 's/^ *Depends: clang-\([0-9]*\)$/\1/p')
+    [ -z "$clang" ] || lint+=("libclang-rt-$clang-dev")
+fi
 declare -n packages=$purpose
 mapfile -t missing < <(lacking "${packages[@]}")
 
