@@ -252,13 +252,13 @@ static void choose_same_pages(const struct serve_options *o, const struct arena_
         wanted->pages_per_node[0] = left->pages_per_node[0];
 }
 
-/* Keys and values are as good as what computed them: prompts by OpenBLAS, and float activations, make others. */
+/* Keys and values are as good as what computed them: OpenBLAS and unrounded inputs give others. */
 static uint64_t memory_hash(const struct inference *f, const struct serve_options *o)
 {
     uint64_t hash = f->checkpoint.served.model.hash;
-    if (strcmp(o->activations, "f32") == 0)
-        hash *= 0x9e3779b97f4a7c15u; /* odd: different models stay different */
-    return strcmp(o->prefill, "blas") == 0 ? ~hash : hash;
+    hash ^= strcmp(o->prefill, "blas") == 0 ? 0x9e3779b97f4a7c15u : 0;
+    hash ^= strcmp(o->activations, "f32") == 0 ? 0xd1b54a32d192ed03u : 0;
+    return hash;
 }
 
 static enum err reserve_memory(struct inference *f, const struct serve_options *o, const struct arena_geometry *geometry, struct why *why)
