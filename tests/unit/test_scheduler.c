@@ -891,7 +891,8 @@ static void random_lives_end_with_the_models_own_tokens(void **state)
 {
     const char *given = getenv("QUIRE_SEED");
     uint64_t seed = given ? strtoull(given, NULL, 0) : (uint64_t)time(NULL);
-    uint32_t lives = getenv("QUIRE_LONG") ? 2000 : 60;
+    const char *count = getenv("QUIRE_LIVES"); /* make check-sim N=… */
+    uint32_t lives = count ? (uint32_t)strtoul(count, NULL, 10) : getenv("QUIRE_LONG") ? 10000 : 1000;
     (void)state;
     print_message("lives from QUIRE_SEED=%llu on\n", (unsigned long long)seed);
     for (uint32_t life = 0; life < lives; life++) {
