@@ -384,6 +384,8 @@ enum err inference_open(struct inference *f, struct event_base *loop, const stru
         e = check_sessions(o, why);
     if (!e)
         e = checkpoint_open(&f->checkpoint, o->model, o->ctx, STEP_BUDGET + o->session_slots, why);
+    if (!e && *o->alias)
+        f->checkpoint.api.model_name = o->alias;
     if (!e)
         e = instance_hold(&f->instance, o->name, o->shm_dir, why);
     if (!e)

@@ -21,6 +21,7 @@ enum { OPTION_TEXT_BYTES = 512 };
  */
 #define SERVE_OPTIONS(X)                                                                                                   \
     X(TEXT, model, "model", "", 0, 0, "GGUF file to serve (-m)")                                                           \
+    X(TEXT, alias, "alias", "", 0, 0, "name of the model in answers; default: what the file says")                        \
     X(TEXT, host, "host", "127.0.0.1", 0, 0, "address to listen on; anything but loopback wants --api-key-file")           \
     X(COUNT, port, "port", "8080", 0, 65535, "TCP port; 0 takes a free one and says which")                                \
     X(TEXT, name, "name", "default", 0, 0, "name of the server's shared memory; two servers of one name never meet")       \
@@ -43,10 +44,10 @@ enum { OPTION_TEXT_BYTES = 512 };
     X(FLAG, keep, "keep", "", 0, 0, "a clean end leaves weights, pages and sessions in memory for the next start")              \
     X(COUNT, resume_ttl, "resume-ttl", "60", 0, 86400, "seconds that an answer can be picked up, also behind a restart; 0: never")   \
     X(TEXT, kernels, "kernels", "", 0, 0, "reference, avx2 or avx512; default: the best that this machine runs")           \
-    X(FLAG, no_pin, "no-pin", "", 0, 0, "do not pin workers to cores")                                                     \
-    X(FLAG, no_sandbox, "no-sandbox", "", 0, 0, "let workers keep their rights, for debuggers")                            \
     X(TEXT, prefill, "prefill", "exact", 0, 0, "exact, or blas: float weights by OpenBLAS, outside the promise of equal bytes") \
     X(TEXT, activations, "activations", "int8", 0, 0, "int8, or f32: inputs of quantised weights are not rounded; slow, to compare with a reference") \
+    X(FLAG, no_pin, "no-pin", "", 0, 0, "do not pin workers to cores")                                                     \
+    X(FLAG, no_sandbox, "no-sandbox", "", 0, 0, "let workers keep their rights, for debuggers")                            \
     X(TEXT, log_level, "log-level", "info", 0, 0, "debug, info, warn or error")
 
 struct serve_options {
