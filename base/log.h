@@ -1,6 +1,7 @@
 /*
  * log: one event, one line, on stderr: "12:00:01.234 info  worker 2 lost: replaying 7 sequences".
- * A line is written with one write(2), so that lines of several processes do not mix.
+ * A line is written with one write(2), so that lines of several processes do not mix; it never waits: a line for which
+ * nobody has made room is dropped and counted.
  */
 #ifndef QUIRE_BASE_LOG_H
 #define QUIRE_BASE_LOG_H

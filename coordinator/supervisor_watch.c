@@ -112,9 +112,12 @@ void supervisor_check_hangs(struct supervisor *s)
         else if (quiet > STOPPED_MOST_US)
             end_the_stopped(s, &s->groups[i]);
     }
-    for (uint32_t i = 0; i < s->slot_count; i++)
-        if (s->processes[i].stage == PROCESS_STARTING && now - s->processes[i].since_us > START_MOST_US)
-            worker_process_kill(&s->processes[i].child);
+    for (uint32_t i = 0; i < s->slot_count; i++) {
+        const struct process *p = &s->processes[i];
+        uint64_t age = p->stage == PROCESS_STARTING ? now - p->since_us : 0;
+        if (age > START_MOST_US || (age > STOPPED_MOST_US && worker_process_is_stopped(&p->child)))
+            worker_process_kill(&p->child);
+    }
 }
 
 bool supervisor_someone_computes(const struct supervisor *s)

@@ -57,6 +57,20 @@ static void a_line_has_time_level_prefix_and_words(void **state)
     assert_string_equal(written + at, "warn  worker 3: lost after 17 ms\n");
 }
 
+static void a_pipe_that_nobody_empties_stops_nobody(void **state)
+{
+    (void)state;
+    enum { LINES = 5000 }; /* far more than a pipe holds */
+    for (int i = 0; i < LINES; i++)
+        log_info("line %d of many that nobody reads", i);
+    static char full[1 << 20];
+    ssize_t held = read(log_pipe[0], full, sizeof full);
+    assert_true(held > 0);
+    log_info("room again");
+    assert_non_null(strstr(caught(), "lines found no room)\n"));
+    assert_non_null(strstr(written, "info  room again\n"));
+}
+
 static void lines_below_the_level_are_dropped(void **state)
 {
     (void)state;
@@ -98,6 +112,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         test_of_lines(a_line_has_time_level_prefix_and_words),
+        test_of_lines(a_pipe_that_nobody_empties_stops_nobody),
         test_of_lines(lines_below_the_level_are_dropped),
         test_of_lines(words_cannot_forge_a_second_line),
         test_of_lines(a_line_too_long_is_cut_and_still_ends),
