@@ -290,29 +290,44 @@ static uint32_t node_of_page(const struct scheduler *s, page_id page)
     return page_place(&s->arena->geometry, &s->arena->layout, page).node;
 }
 
-/* Whoever is computed there, or has found the beginning of its prompt there. */
-static bool holds_pages_of(const struct scheduler *s, const struct sequence *q, uint32_t node)
+static struct sequence *youngest_of_node(const struct scheduler *s, struct sequence *q, uint32_t node)
 {
-    bool holds = s->groups[q->group].node == node;
-    for (uint32_t i = 0; i < q->pages && !holds; i++)
-        holds = node_of_page(s, sequence_row_entry(s->arena, q->slot, 0, i).page) == node;
-    return holds;
-}
-
-static struct sequence *holder_up_to(const struct scheduler *s, struct sequence *q, uint32_t node)
-{
-    while (q && !holds_pages_of(s, q, node))
+    while (q && s->groups[q->group].node != node)
         q = q->previous;
     return q;
+}
+
+static bool holds_pages_of(const struct scheduler *s, const struct sequence *q, uint32_t node)
+{
+    for (uint32_t i = 0; i < q->pages; i++)
+        if (node_of_page(s, sequence_row_entry(s->arena, q->slot, 0, i).page) == node)
+            return true;
+    return false;
+}
+
+/*
+ * The youngest that is computed on the node. When that one is alone there, the youngest of those after it that have found the
+ * beginning of their prompts there; NULL: alone it fits, once the plans in flight are answered. Nobody leaves for a younger one,
+ * so that the oldest of all always gets on.
+ */
+static struct sequence *who_leaves(const struct scheduler *s, uint32_t node)
+{
+    struct sequence *local = youngest_of_node(s, s->running.last, node);
+    if (local && youngest_of_node(s, local->previous, node))
+        return local;
+    for (struct sequence *q = s->running.last; q && q != local; q = q->previous)
+        if (holds_pages_of(s, q, node))
+            return q;
+    return NULL;
 }
 
 bool scheduler_preempt_youngest(struct scheduler *s, uint32_t node)
 {
     if (s->answered < s->preempted_at)
         return false; /* what the last one gave is not free yet */
-    struct sequence *youngest = holder_up_to(s, s->running.last, node);
-    if (!youngest || !holder_up_to(s, youngest->previous, node))
-        return false; /* alone it fits, once the plans in flight are answered */
+    struct sequence *youngest = who_leaves(s, node);
+    if (!youngest)
+        return false;
     send_back(s, youngest);
     s->preempted_at = youngest->last_plan;
     s->counters.preempted++;

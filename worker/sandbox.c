@@ -127,7 +127,9 @@ static const int allowed_calls[] = {
     /* computing and waiting */
     SYS_futex, SYS_sched_yield, SYS_clock_gettime, SYS_gettimeofday, SYS_clock_nanosleep, SYS_nanosleep,
     SYS_restart_syscall, SYS_sched_setaffinity, SYS_sched_getaffinity, SYS_set_mempolicy, SYS_get_mempolicy,
-    SYS_membarrier, SYS_sched_getparam, SYS_sched_getscheduler, /* a libzmq thread that starts late aborts without the last two */
+    SYS_membarrier,
+    /* a libzmq thread that starts late asks for its scheduling and sets it to the same: refused, it aborts */
+    SYS_sched_getparam, SYS_sched_getscheduler, SYS_sched_setscheduler,
     /* memory; mmap and mprotect stand below */
     SYS_munmap, SYS_mremap, SYS_madvise, SYS_brk, SYS_getrandom, SYS_sysinfo, /* the last one by qsort() of much */
     /* messages: libzmq and its threads */

@@ -109,7 +109,7 @@ static struct stage *open_stage(void **state, uint32_t workers, uint32_t groups,
     if (!server_rig_open(&stage.rig, "tiny/llama/model-f32.gguf", sizes))
         skip();
     *state = &stage;
-    log_set_level(LOG_ERROR);
+    log_set_level(getenv("QUIRE_TEST_LOUD") ? LOG_DEBUG : LOG_ERROR);
     uint32_t prompt[PROMPT];
     for (uint32_t i = 0; i < PROMPT; i++)
         prompt[i] = i + 3;
