@@ -30,7 +30,8 @@ static void sip_round(uint64_t v[4])
 
 static uint64_t siphash(const uint64_t key[2], const uint8_t *bytes, size_t length)
 {
-    uint64_t v[4] = {key[0] ^ 0x736f6d6570736575, key[1] ^ 0x646f72616e646f6d, key[0] ^ 0x6c7967656e657261, key[1] ^ 0x7465646279746573};
+    uint64_t v[4] = {key[0] ^ 0x736f6d6570736575, key[1] ^ 0x646f72616e646f6d, key[0] ^ 0x6c7967656e657261,
+                     key[1] ^ 0x7465646279746573};
     for (size_t at = 0; at <= length; at += 8) {
         uint64_t word = 0;
         size_t left = length - at < 8 ? length - at : 8;

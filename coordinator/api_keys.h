@@ -13,7 +13,7 @@
 enum { API_KEYS_MAX = 1024, API_KEY_MAX = 512 };
 
 struct api_keys {
-    uint32_t count; /* 0: no key is asked for */
+    uint32_t count;     /* 0: no key is asked for */
     uint64_t secret[2]; /* of the hash */
     uint64_t hashes[API_KEYS_MAX][2];
 };

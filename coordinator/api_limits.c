@@ -11,13 +11,16 @@ static enum err read_limits(const json_t *root, uint32_t session_slots, uint32_t
         return api_refuse(e, 400, "max_sessions", "the body is to be {\"max_sessions\": N} with a whole number");
     json_int_t number = json_integer_value(value);
     if (number < 1 || number > session_slots)
-        return api_refuse(e, 400, "max_sessions", "max_sessions is %lld; this server was started with %u session slots (--session-slots), so 1 to %u can be",
-                          (long long)number, session_slots, session_slots);
+        return api_refuse(
+            e, 400, "max_sessions",
+            "max_sessions is %lld; this server was started with %u session slots (--session-slots), so 1 to %u can be",
+            (long long)number, session_slots, session_slots);
     *max_sessions = (uint32_t)number;
     return OK;
 }
 
-enum err api_limits_parse(const char *body, size_t length, uint32_t session_slots, uint32_t *max_sessions, struct api_error *e)
+enum err api_limits_parse(const char *body, size_t length, uint32_t session_slots, uint32_t *max_sessions,
+                          struct api_error *e)
 {
     json_t *root;
     struct json_fault fault;

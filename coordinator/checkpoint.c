@@ -22,7 +22,8 @@ static enum err open_template(struct checkpoint *c, const struct gguf *g, struct
     return e ? because(why, e, "the model's chat template cannot be used: %.400s", what.text) : OK;
 }
 
-static enum err plan_model(struct checkpoint *c, const struct gguf *g, const char *path, uint32_t context, uint32_t step_tokens, struct why *why)
+static enum err plan_model(struct checkpoint *c, const struct gguf *g, const char *path, uint32_t context,
+                           uint32_t step_tokens, struct why *why)
 {
     enum err e = model_plan(&c->served.model, g, path, context, why);
     if (e)
@@ -58,7 +59,8 @@ static enum err describe(struct checkpoint *c, struct why *why)
     return api_context_open(&c->api, why);
 }
 
-enum err checkpoint_open(struct checkpoint *c, const char *path, uint32_t context, uint32_t step_tokens, struct why *why)
+enum err checkpoint_open(struct checkpoint *c, const char *path, uint32_t context, uint32_t step_tokens,
+                         struct why *why)
 {
     *c = (struct checkpoint){0};
     struct gguf *g;

@@ -25,7 +25,8 @@ struct checkpoint {
 };
 
 /* step_tokens: rows of the largest step. context 0: as trained. The sentence names the file and what is wrong in it. */
-enum err checkpoint_open(struct checkpoint *c, const char *path, uint32_t context, uint32_t step_tokens, struct why *why);
+enum err checkpoint_open(struct checkpoint *c, const char *path, uint32_t context, uint32_t step_tokens,
+                         struct why *why);
 void checkpoint_close(struct checkpoint *c);
 
 #endif

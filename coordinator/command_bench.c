@@ -80,7 +80,8 @@ static void on_ended(void *owner, enum finish_reason reason)
         snprintf(b->problem, sizeof b->problem, "the workers could not go on");
 }
 
-static const struct sequence_events events = {.token = on_token, .scored = on_scored, .admitted = on_admitted, .ended = on_ended};
+static const struct sequence_events events = {
+    .token = on_token, .scored = on_scored, .admitted = on_admitted, .ended = on_ended};
 
 /* ---- events of the engine ---- */
 
@@ -118,7 +119,8 @@ static void on_progress(void *owner, uint64_t done, uint64_t total)
 {
     (void)owner;
     if (isatty(2))
-        fprintf(stderr, "\rloading: %.0f %%%s", total ? 100.0 * (double)done / (double)total : 0, done == total ? "\n" : "");
+        fprintf(stderr, "\rloading: %.0f %%%s", total ? 100.0 * (double)done / (double)total : 0,
+                done == total ? "\n" : "");
 }
 
 static void on_hopeless(void *owner, const char *sentence)
@@ -168,8 +170,8 @@ static void cancel_all(struct bench *b)
 }
 
 /* Runs `count` prompts until the phase is over; seconds of the timed part. */
-static enum err run_once(struct bench *b, enum bench_phase phase, uint32_t count, uint32_t prompt, uint32_t wanted, double *seconds,
-                         struct why *why)
+static enum err run_once(struct bench *b, enum bench_phase phase, uint32_t count, uint32_t prompt, uint32_t wanted,
+                         double *seconds, struct why *why)
 {
     uint32_t rest = scheduler_token_limit(b->inference.scheduler);
     b->salt++;
@@ -193,8 +195,8 @@ static enum err run_once(struct bench *b, enum bench_phase phase, uint32_t count
 }
 
 /* Best tokens a second over the repeats, behind one run that warms up. */
-static enum err run_best(struct bench *b, enum bench_phase phase, uint32_t count, uint32_t prompt, uint32_t wanted, double tokens, double *best,
-                         struct why *why)
+static enum err run_best(struct bench *b, enum bench_phase phase, uint32_t count, uint32_t prompt, uint32_t wanted,
+                         double tokens, double *best, struct why *why)
 {
     *best = 0;
     for (uint32_t i = 0; i <= b->plan->repeat; i++) {
@@ -243,7 +245,8 @@ static enum err measure(struct bench *b, const char *model_path, struct why *why
         return OK;
     }
     const char *slash = strrchr(model_path, '/');
-    printf("{\"engine\": \"quire\", \"model\": \"%s\", \"threads\": %u, ", slash ? slash + 1 : model_path, b->inference.workers);
+    printf("{\"engine\": \"quire\", \"model\": \"%s\", \"threads\": %u, ", slash ? slash + 1 : model_path,
+           b->inference.workers);
     print_json("prefill_tps", p->prefill, prefill, p->prefill_count);
     printf(", ");
     print_json("decode_tps", p->batch, decode, p->batch_count);
@@ -259,7 +262,8 @@ static enum err run_bench(const struct serve_options *options, const struct benc
         return because(why, ERR_NOMEM, "could not start: no memory");
     }
     b->plan = plan;
-    struct inference_hooks hooks = {.ready = on_ready, .stepped = on_stepped, .progress = on_progress, .hopeless = on_hopeless, .owner = b};
+    struct inference_hooks hooks = {
+        .ready = on_ready, .stepped = on_stepped, .progress = on_progress, .hopeless = on_hopeless, .owner = b};
     enum err e = inference_open(&b->inference, b->loop, options, &hooks, why);
     if (!e) {
         event_base_dispatch(b->loop); /* until on_ready */
@@ -313,7 +317,8 @@ static enum err parse_plan(struct bench_plan *p, int *argc, char **argv, struct 
             p->json = true;
             continue;
         }
-        if (strcmp(word, "--prefill") == 0 && value && isdigit((unsigned char)*value)) /* else: exact or blas, of the engine */
+        if (strcmp(word, "--prefill") == 0 && value &&
+            isdigit((unsigned char)*value)) /* else: exact or blas, of the engine */
             e = parse_list(value, 1u << 20, p->prefill, &p->prefill_count, why);
         else if (strcmp(word, "--batch") == 0 && value)
             e = parse_list(value, MOST_BATCH, p->batch, &p->batch_count, why);
@@ -336,15 +341,22 @@ static enum err parse_plan(struct bench_plan *p, int *argc, char **argv, struct 
 
 static void print_help(void)
 {
-    puts("usage: quire bench -m MODEL.gguf [--json] [--prefill 512] [--batch 1,4,8,16,32] [--prompt 128] [--gen 32] [--repeat 3] [options]\n"
-         "Measures the engine without HTTP: tokens a second of prompts and of sequences that speak at once.\n"
-         "The options of quire serve that concern the engine hold here too (quire help serve):\n"
-         "--workers, --groups, --kernels, --prefill exact or blas, --kv-memory, --ctx, --no-pin, …");
+    puts(
+        "usage: quire bench -m MODEL.gguf [--json] [--prefill 512] [--batch 1,4,8,16,32] [--prompt 128] [--gen 32] [--repeat 3] [options]\n"
+        "Measures the engine without HTTP: tokens a second of prompts and of sequences that speak at once.\n"
+        "The options of quire serve that concern the engine hold here too (quire help serve):\n"
+        "--workers, --groups, --kernels, --prefill exact or blas, --kv-memory, --ctx, --no-pin, …");
 }
 
 int command_bench(int argc, char **argv)
 {
-    struct bench_plan plan = {.prefill = {512}, .prefill_count = 1, .batch = {1, 4, 8, 16, 32}, .batch_count = 5, .prompt = 128, .gen = 32, .repeat = 3};
+    struct bench_plan plan = {.prefill = {512},
+                              .prefill_count = 1,
+                              .batch = {1, 4, 8, 16, 32},
+                              .batch_count = 5,
+                              .prompt = 128,
+                              .gen = 32,
+                              .repeat = 3};
     struct serve_options options;
     const char *rest;
     uint32_t rest_count;

@@ -9,16 +9,17 @@
 #include "shm/instance.h"
 
 enum {
-    SHOWN_MOST = 20,     /* sentences of one rule */
-    LOOKS = 5,           /* at a live server, which may be in the middle of a change */
+    SHOWN_MOST = 20, /* sentences of one rule */
+    LOOKS = 5,       /* at a live server, which may be in the middle of a change */
     LOOK_AGAIN_MS = 20,
 };
 
 static void print_help(void)
 {
-    puts("usage: quire fsck [--name N] [--shm-dir D]\n"
-         "Checks the shared memory of the server N (default: default), live or dead, against the rules of shm/fsck.h. Changes nothing.\n"
-         "Exit code 0: all is as it must be; 1: it is not, or there is no such memory.");
+    puts(
+        "usage: quire fsck [--name N] [--shm-dir D]\n"
+        "Checks the shared memory of the server N (default: default), live or dead, against the rules of shm/fsck.h. Changes nothing.\n"
+        "Exit code 0: all is as it must be; 1: it is not, or there is no such memory.");
 }
 
 static void print_fault(void *arg, uint32_t rule, const char *sentence)
@@ -68,6 +69,7 @@ int command_fsck(int argc, char **argv)
         fprintf(stderr, "quire fsck: %s\n", why.text);
         return 1;
     }
-    printf("%u pages, %u of them sealed; %u sessions; %u faults\n", report.pages, report.sealed, report.sessions, fsck_faults(&report));
+    printf("%u pages, %u of them sealed; %u sessions; %u faults\n", report.pages, report.sealed, report.sessions,
+           fsck_faults(&report));
     return fsck_faults(&report) ? 1 : 0;
 }

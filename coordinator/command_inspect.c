@@ -8,8 +8,9 @@
 
 static void print_help(void)
 {
-    puts("usage: quire inspect [--name N] [--shm-dir D] [--json]\n"
-         "Shows the shared memory of the server N (default: default), live or dead: workers, pages, sessions, versions.");
+    puts(
+        "usage: quire inspect [--name N] [--shm-dir D] [--json]\n"
+        "Shows the shared memory of the server N (default: default), live or dead: workers, pages, sessions, versions.");
 }
 
 static void field(struct text *out, const char *name, uint64_t value)

@@ -22,8 +22,8 @@ static const char usage[] =
     "  --help             this text\n";
 
 struct source {
-    struct gguf *gguf;      /* NULL without -m */
-    char *file;             /* the template's text, or NULL without --file */
+    struct gguf *gguf; /* NULL without -m */
+    char *file;        /* the template's text, or NULL without --file */
     size_t file_bytes;
 };
 

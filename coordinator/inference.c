@@ -31,11 +31,12 @@ static void send_plan(void *world, uint32_t group, const struct step_plan *plan)
     supervisor_send_plan(f->supervisor, group, plan);
 }
 
-static enum err read_result(void *world, uint32_t group, uint32_t epoch, uint64_t step, uint32_t entry, const struct step_row *row,
-                            struct result_entry *out, struct why *why)
+static enum err read_result(void *world, uint32_t group, uint32_t epoch, uint64_t step, uint32_t entry,
+                            const struct step_row *row, struct result_entry *out, struct why *why)
 {
     struct inference *f = world;
-    return results_read(&f->results[group], epoch, step, entry, row->session, row->session_generation, f->checkpoint.api.vocab, out, why);
+    return results_read(&f->results[group], epoch, step, entry, row->session, row->session_generation,
+                        f->checkpoint.api.vocab, out, why);
 }
 
 static void group_down(void *world, uint32_t group)
@@ -125,7 +126,8 @@ static enum err choose_kv_bytes(const struct serve_options *o, uint64_t *bytes, 
     if (e)
         return e;
     if (!room.in_memory)
-        log_warn("%s is on a disk: pages will be written there, which is slow; --shm-dir wants a tmpfs or hugetlbfs", o->shm_dir);
+        log_warn("%s is on a disk: pages will be written there, which is slow; --shm-dir wants a tmpfs or hugetlbfs",
+                 o->shm_dir);
     uint64_t third = room_bytes(&room) / 3;
     *bytes = o->kv_memory ? o->kv_memory : third < KV_MEMORY_DEFAULT_MOST ? third : KV_MEMORY_DEFAULT_MOST;
     return OK;
@@ -137,23 +139,27 @@ static enum err choose_workers(struct inference *f, const struct serve_options *
     f->workers = o->workers ? o->workers : t->quota;
     f->groups = o->groups ? o->groups : (t->nodes < f->workers ? t->nodes : f->workers);
     if (f->groups > f->workers)
-        return because(why, ERR_INVALID, "--groups %u wants at least as many workers, and there are %u", f->groups, f->workers);
+        return because(why, ERR_INVALID, "--groups %u wants at least as many workers, and there are %u", f->groups,
+                       f->workers);
     if (f->groups > GROUPS_MAX)
         return because(why, ERR_INVALID, "--groups %u is more than the %d that there can be", f->groups, GROUPS_MAX);
     if (f->workers + o->spares > WORKER_SLOTS_MAX / 2 - 1)
-        return because(why, ERR_INVALID, "--workers %u and --spares %u are more than the %d processes that there can be", f->workers, o->spares,
-                       WORKER_SLOTS_MAX / 2 - 1);
+        return because(why, ERR_INVALID,
+                       "--workers %u and --spares %u are more than the %d processes that there can be", f->workers,
+                       o->spares, WORKER_SLOTS_MAX / 2 - 1);
     return OK;
 }
 
 static enum err check_sessions(const struct serve_options *o, struct why *why)
 {
     if (o->max_sessions > o->session_slots)
-        return because(why, ERR_INVALID, "--max-sessions %u is more than --session-slots %u", o->max_sessions, o->session_slots);
+        return because(why, ERR_INVALID, "--max-sessions %u is more than --session-slots %u", o->max_sessions,
+                       o->session_slots);
     return OK;
 }
 
-static enum err choose_geometry(struct inference *f, const struct serve_options *o, struct arena_geometry *g, struct why *why)
+static enum err choose_geometry(struct inference *f, const struct serve_options *o, struct arena_geometry *g,
+                                struct why *why)
 {
     const struct served_model *served = &f->checkpoint.served;
     uint32_t nodes = f->topology.nodes < f->groups ? f->topology.nodes : f->groups;
@@ -164,8 +170,10 @@ static enum err choose_geometry(struct inference *f, const struct serve_options 
         return e;
     uint64_t pages = kv / page_bytes / nodes;
     if (pages < 2 || pages > UINT32_MAX / 4)
-        return because(why, ERR_INVALID, "--kv-memory of %llu bytes makes %llu pages of %llu bytes on each of %u nodes; at least 2 are needed",
-                       (unsigned long long)kv, (unsigned long long)pages, (unsigned long long)page_bytes, nodes);
+        return because(
+            why, ERR_INVALID,
+            "--kv-memory of %llu bytes makes %llu pages of %llu bytes on each of %u nodes; at least 2 are needed",
+            (unsigned long long)kv, (unsigned long long)pages, (unsigned long long)page_bytes, nodes);
     *g = (struct arena_geometry){
         .page_classes = 1,
         .nodes = nodes,
@@ -194,12 +202,16 @@ static enum err choose_geometry(struct inference *f, const struct serve_options 
 static enum err check_arithmetic(const struct serve_options *o, struct why *why)
 {
     if (*o->kernels && !kernels_choose(o->kernels))
-        return because(why, ERR_UNSUPPORTED, "--kernels %.60s: this machine lacks its instructions; leave the option out for the best that it has",
-                       o->kernels);
+        return because(
+            why, ERR_UNSUPPORTED,
+            "--kernels %.60s: this machine lacks its instructions; leave the option out for the best that it has",
+            o->kernels);
     if (strcmp(o->prefill, "blas") == 0)
-        log_warn("--prefill blas: OpenBLAS computes the prompts of float weights; the same request may give other bytes than before");
+        log_warn(
+            "--prefill blas: OpenBLAS computes the prompts of float weights; the same request may give other bytes than before");
     if (strcmp(o->activations, "f32") == 0)
-        log_warn("--activations f32: weights are widened at every step, to compare a model with a reference; this is slow");
+        log_warn(
+            "--activations f32: weights are widened at every step, to compare a model with a reference; this is slow");
     return OK;
 }
 
@@ -232,7 +244,10 @@ static enum err end_process(int32_t pid, struct why *why)
     while (ready <= 0 && now_us() < deadline)
         ready = poll(&gone, 1, LEFTOVER_POLL_MS);
     close(gone.fd);
-    return ready > 0 ? OK : because(why, ERR_BUSY, "worker process %d of the dead server does not end; try again when it is gone", (int)pid);
+    return ready > 0
+               ? OK
+               : because(why, ERR_BUSY, "worker process %d of the dead server does not end; try again when it is gone",
+                         (int)pid);
 }
 
 /* Whoever of a dead server still lives is ended before its memory is touched: it could write there. */
@@ -246,7 +261,8 @@ static enum err end_leftover_workers(const struct inspection *found, struct why 
 }
 
 /* A default that was chosen from what was free then is not chosen anew: the memory in question is the dead server's. */
-static void choose_same_pages(const struct serve_options *o, const struct arena_geometry *left, struct arena_geometry *wanted)
+static void choose_same_pages(const struct serve_options *o, const struct arena_geometry *left,
+                              struct arena_geometry *wanted)
 {
     if (!o->kv_memory && left->nodes == wanted->nodes && left->page_bytes[0] == wanted->page_bytes[0])
         wanted->pages_per_node[0] = left->pages_per_node[0];
@@ -261,19 +277,22 @@ static uint64_t memory_hash(const struct inference *f, const struct serve_option
     return hash;
 }
 
-static enum err reserve_memory(struct inference *f, const struct serve_options *o, const struct arena_geometry *geometry, struct why *why)
+static enum err reserve_memory(struct inference *f, const struct serve_options *o,
+                               const struct arena_geometry *geometry, struct why *why)
 {
     struct arena_layout layout;
     enum err e = layout_of(geometry, &layout, why);
     if (e)
         return e;
-    log_info("reserving %.1f MiB of shared memory: %u pages of %.1f KiB on each of %u nodes, weights %.1f MiB", (double)layout.total_bytes / (1 << 20),
-             geometry->pages_per_node[0], (double)geometry->page_bytes[0] / 1024, geometry->nodes, (double)geometry->weights_bytes / (1 << 20));
+    log_info("reserving %.1f MiB of shared memory: %u pages of %.1f KiB on each of %u nodes, weights %.1f MiB",
+             (double)layout.total_bytes / (1 << 20), geometry->pages_per_node[0],
+             (double)geometry->page_bytes[0] / 1024, geometry->nodes, (double)geometry->weights_bytes / (1 << 20));
     return arena_create(&f->arena, &f->instance.home, geometry, memory_hash(f, o), &f->checkpoint.served, why);
 }
 
 /* What a dead server of this name left is taken over if it is what this one would make; else it is dropped, and the reason said. */
-static enum err adopt_or_drop(struct inference *f, const struct serve_options *o, struct arena_geometry *geometry, struct why *why)
+static enum err adopt_or_drop(struct inference *f, const struct serve_options *o, struct arena_geometry *geometry,
+                              struct why *why)
 {
     struct inspection found;
     struct why reason;
@@ -284,14 +303,16 @@ static enum err adopt_or_drop(struct inference *f, const struct serve_options *o
         inspection_fini(&found);
         if (e)
             return e;
-        f->adopted = arena_adopt(&f->arena, &f->instance.home, geometry, memory_hash(f, o), &f->checkpoint.served, &reason) == OK;
+        f->adopted = arena_adopt(&f->arena, &f->instance.home, geometry, memory_hash(f, o), &f->checkpoint.served,
+                                 &reason) == OK;
     }
     if (f->adopted)
         return OK;
     struct leftovers dropped;
     enum err e = instance_clear(&f->instance, &dropped, why);
     if (!e)
-        log_warn("%s: dropped its %u segments of %.1f MiB", reason.text, dropped.segments, (double)dropped.bytes / (1 << 20));
+        log_warn("%s: dropped its %u segments of %.1f MiB", reason.text, dropped.segments,
+                 (double)dropped.bytes / (1 << 20));
     return e;
 }
 
@@ -315,10 +336,11 @@ static void log_adoption(const struct inference *f)
     bool built = true;
     for (uint32_t n = 0; n < f->arena.geometry.nodes; n++)
         built &= arena_weights_built(&f->arena, n);
-    log_info("took over the memory of a former server: weights %s, %u sealed pages, %u sessions", built ? "whole" : "to be built again", found.pages,
-             found.sessions);
+    log_info("took over the memory of a former server: weights %s, %u sealed pages, %u sessions",
+             built ? "whole" : "to be built again", found.pages, found.sessions);
     if (found.damaged_pages || found.damaged_sessions)
-        log_warn("dropped from it: %u pages and %u sessions that are damaged", found.damaged_pages, found.damaged_sessions);
+        log_warn("dropped from it: %u pages and %u sessions that are damaged", found.damaged_pages,
+                 found.damaged_sessions);
 }
 
 static enum err start_scheduler(struct inference *f, const struct serve_options *o, struct why *why)
@@ -342,7 +364,8 @@ static enum err start_scheduler(struct inference *f, const struct serve_options 
     return OK;
 }
 
-static enum err start_workers(struct inference *f, struct event_base *loop, const struct serve_options *o, struct why *why)
+static enum err start_workers(struct inference *f, struct event_base *loop, const struct serve_options *o,
+                              struct why *why)
 {
     struct supervisor_config config = {
         .loop = loop,
@@ -361,7 +384,14 @@ static enum err start_workers(struct inference *f, struct event_base *loop, cons
         .topology = &f->topology,
     };
     struct supervisor_hooks hooks = {
-        .group_down = group_down, .group_up = group_up, .group_lost = group_lost, .step_done = step_done, .in_flight = in_flight, .progress = progress, .hopeless = hopeless, .world = f,
+        .group_down = group_down,
+        .group_up = group_up,
+        .group_lost = group_lost,
+        .step_done = step_done,
+        .in_flight = in_flight,
+        .progress = progress,
+        .hopeless = hopeless,
+        .world = f,
     };
     f->turn = event_new(loop, -1, EV_PERSIST, on_turn, f);
     if (!f->turn)
@@ -369,8 +399,8 @@ static enum err start_workers(struct inference *f, struct event_base *loop, cons
     return supervisor_open(&f->supervisor, &config, &hooks, why);
 }
 
-enum err inference_open(struct inference *f, struct event_base *loop, const struct serve_options *o, const struct inference_hooks *hooks,
-                        struct why *why)
+enum err inference_open(struct inference *f, struct event_base *loop, const struct serve_options *o,
+                        const struct inference_hooks *hooks, struct why *why)
 {
     *f = (struct inference){.hooks = *hooks, .instance.lock_fd = -1, .keep = o->keep};
     enum err e = find_worker(f, why);

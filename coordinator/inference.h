@@ -21,10 +21,10 @@
 #include "shm/results.h"
 
 struct inference_hooks {
-    void (*ready)(void *owner);                            /* every group is up for the first time */
-    void (*stepped)(void *owner, uint64_t step_us);        /* a step was answered; events of its sequences have been called */
+    void (*ready)(void *owner);                     /* every group is up for the first time */
+    void (*stepped)(void *owner, uint64_t step_us); /* a step was answered; events of its sequences have been called */
     void (*progress)(void *owner, uint64_t done, uint64_t total); /* bytes of weights built */
-    void (*hopeless)(void *owner, const char *sentence);   /* it cannot go on */
+    void (*hopeless)(void *owner, const char *sentence);          /* it cannot go on */
     void *owner;
 };
 
@@ -47,8 +47,8 @@ struct inference {
 };
 
 /* The options say what and how much. On an error nothing is left behind. */
-enum err inference_open(struct inference *f, struct event_base *loop, const struct serve_options *o, const struct inference_hooks *hooks,
-                        struct why *why);
+enum err inference_open(struct inference *f, struct event_base *loop, const struct serve_options *o,
+                        const struct inference_hooks *hooks, struct why *why);
 void inference_close(struct inference *f);
 
 /* Something changed for the scheduler: it gets a turn before the loop waits again. */

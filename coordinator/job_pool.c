@@ -66,7 +66,8 @@ static void *help(void *arg)
         queue_push(&pool->finished, job);
         pthread_mutex_unlock(&pool->lock);
         uint64_t one = 1;
-        ssize_t ignored = write(pool->wake_fd, &one, sizeof one); /* fails only when the counter is full: the loop is awake then */
+        ssize_t ignored =
+            write(pool->wake_fd, &one, sizeof one); /* fails only when the counter is full: the loop is awake then */
         (void)ignored;
     }
     return NULL;
@@ -112,7 +113,8 @@ enum err job_pool_open(struct job_pool **out, struct event_base *loop, uint32_t 
         int error = pthread_create(&pool->thread[pool->threads], NULL, help, pool);
         if (error) {
             job_pool_close(pool);
-            return because(why, ERR_NOMEM, "could not start helper thread %u of %u: the limit of threads is reached", pool->threads + 1, threads);
+            return because(why, ERR_NOMEM, "could not start helper thread %u of %u: the limit of threads is reached",
+                           pool->threads + 1, threads);
         }
         pool->threads++;
     }

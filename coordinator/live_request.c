@@ -12,8 +12,8 @@
 #include "coordinator/request_record.h"
 
 enum {
-    PIECE_BYTES = 32 * 1024,        /* written to a stream at a time */
-    SILENCE_US = 10 * 1000 * 1000,  /* after that a comment says that we are still there */
+    PIECE_BYTES = 32 * 1024,       /* written to a stream at a time */
+    SILENCE_US = 10 * 1000 * 1000, /* after that a comment says that we are still there */
 };
 
 /* ---- memory ---- */
@@ -124,8 +124,10 @@ void live_request_mark_dirty(struct live_request *r)
 
 static void count_end(struct live_request *r, const struct live_choice *c, enum finish_reason reason, uint64_t now)
 {
-    static const enum metric_finished finished[] = {
-        [FINISH_STOP] = METRIC_STOP, [FINISH_LENGTH] = METRIC_LENGTH, [FINISH_CANCELLED] = METRIC_ABORT, [FINISH_ERROR] = METRIC_ERROR};
+    static const enum metric_finished finished[] = {[FINISH_STOP] = METRIC_STOP,
+                                                    [FINISH_LENGTH] = METRIC_LENGTH,
+                                                    [FINISH_CANCELLED] = METRIC_ABORT,
+                                                    [FINISH_ERROR] = METRIC_ERROR};
     struct metrics *m = &r->server->metrics;
     m->request_success[finished[reason]]++;
     metrics_observe(m, request_generation_tokens, (double)c->answer.tokens);
@@ -145,8 +147,9 @@ void live_request_log(const struct live_request *r, const char *how)
         if (r->live[i].first_us && (!first || r->live[i].first_us < first))
             first = r->live[i].first_us;
     }
-    log_info("%s %s: %u prompt tokens (%u cached), %u generated, first after %.0f ms, %.0f ms in all", r->id, how, prompt, cached, generated,
-             first ? (double)(first - r->arrived_us) / 1000 : 0.0, (double)(now - r->arrived_us) / 1000);
+    log_info("%s %s: %u prompt tokens (%u cached), %u generated, first after %.0f ms, %.0f ms in all", r->id, how,
+             prompt, cached, generated, first ? (double)(first - r->arrived_us) / 1000 : 0.0,
+             (double)(now - r->arrived_us) / 1000);
 }
 
 void live_request_stop(struct live_request *r)
@@ -231,7 +234,8 @@ static void on_admitted(void *owner, uint32_t cached)
     c->admitted_us = now_us();
     c->slot = c->sequence->slot;
     c->slot_generation = c->sequence->slot == SESSION_NONE ? 0 : c->sequence->generation;
-    metrics_observe(&c->request->server->metrics, request_queue_time, (double)(c->admitted_us - c->request->arrived_us) * 1e-6);
+    metrics_observe(&c->request->server->metrics, request_queue_time,
+                    (double)(c->admitted_us - c->request->arrived_us) * 1e-6);
 }
 
 static void on_ended(void *owner, enum finish_reason reason)
@@ -250,14 +254,18 @@ static void on_ended(void *owner, enum finish_reason reason)
     live_request_mark_dirty(r);
 }
 
-static const struct sequence_events events = {.token = on_token, .scored = on_scored, .admitted = on_admitted, .ended = on_ended};
+static const struct sequence_events events = {
+    .token = on_token, .scored = on_scored, .admitted = on_admitted, .ended = on_ended};
 
 /* ---- sending ---- */
 
 struct api_answer live_request_answer(const struct live_request *r)
 {
-    return (struct api_answer){
-        .context = &r->server->inference.checkpoint.api, .request = r->request, .id = r->id, .created = r->created, .choices = r->choices};
+    return (struct api_answer){.context = &r->server->inference.checkpoint.api,
+                               .request = r->request,
+                               .id = r->id,
+                               .created = r->created,
+                               .choices = r->choices};
 }
 
 static void send_failure(struct live_request *r)
@@ -368,7 +376,8 @@ void live_requests_ping(struct server *s, uint64_t now)
 static void run_parse(struct job *job)
 {
     struct live_request *r = (struct live_request *)job;
-    r->parsed = api_request_parse(&r->server->inference.checkpoint.api, r->kind, r->body, r->body_bytes, &r->request, &r->error);
+    r->parsed = api_request_parse(&r->server->inference.checkpoint.api, r->kind, r->body, r->body_bytes, &r->request,
+                                  &r->error);
 }
 
 /* Answers with an error and forgets the request. */
@@ -440,7 +449,8 @@ static void start(struct live_request *r)
         return;
     }
     switch (live_request_submit(r, &why)) {
-    case OK: break;
+    case OK:
+        break;
     case ERR_FULL:
         s->metrics.requests_rejected++;
         api_refuse(&e, 429, NULL, "%s", why.text);

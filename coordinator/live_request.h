@@ -25,7 +25,8 @@ void live_request_gone(struct server *s, struct http_request *http);
 void live_request_drained(struct server *s, struct http_request *http);
 
 /* GET of an answer by its id: as JSON as far as it is, or as a stream from Last-Event-ID on. What was interrupted goes on. */
-void live_request_pick_up(struct server *s, struct http_request *http, enum api_kind kind, const char *id, uint64_t salt);
+void live_request_pick_up(struct server *s, struct http_request *http, enum api_kind kind, const char *id,
+                          uint64_t salt);
 
 /* After a takeover: what stands in the session slots is answered further, or kept, or forgotten. Before the loop runs. */
 void live_requests_adopt(struct server *s);

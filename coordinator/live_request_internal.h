@@ -9,15 +9,15 @@
 /* One choice of the answer. */
 struct live_choice {
     struct live_request *request;
-    struct sequence *sequence;            /* NULL: not submitted, or ended */
+    struct sequence *sequence; /* NULL: not submitted, or ended */
     struct answer_text answer;
-    uint32_t *tokens;                     /* (max_tokens) */
-    struct position_scores *scores;       /* (max_tokens), NULL unless asked for */
+    uint32_t *tokens;                      /* (max_tokens) */
+    struct position_scores *scores;        /* (max_tokens), NULL unless asked for */
     struct position_scores *prompt_scores; /* (prompt tokens), NULL unless asked for */
     uint64_t admitted_us, first_us, last_us;
-    uint8_t *record;                      /* for its session slot; NULL: answers are not kept, or too long for it */
+    uint8_t *record; /* for its session slot; NULL: answers are not kept, or too long for it */
     uint32_t record_bytes;
-    uint32_t slot, slot_generation;       /* where its tokens stand; generation 0: nowhere yet */
+    uint32_t slot, slot_generation; /* where its tokens stand; generation 0: nowhere yet */
 };
 
 struct live_request {
@@ -38,13 +38,13 @@ struct live_request {
     int64_t created;
     uint64_t arrived_us, sent_us;
     uint32_t count, unfinished;
-    struct live_choice *live;    /* (count) */
-    struct api_choice *choices;  /* (count): the same as api_response sees it */
-    struct api_sent *sent;       /* (count) */
+    struct live_choice *live;   /* (count) */
+    struct api_choice *choices; /* (count): the same as api_response sees it */
+    struct api_sent *sent;      /* (count) */
     bool streaming, failed, dirty;
-    bool kept;                   /* stands in server->kept: nobody listens, nothing is computed */
-    uint64_t until_us;           /* while nobody listens: then it is kept, or forgotten, no longer */
-    char *behind;                /* Last-Event-ID that the answer has not reached again; NULL otherwise */
+    bool kept;         /* stands in server->kept: nobody listens, nothing is computed */
+    uint64_t until_us; /* while nobody listens: then it is kept, or forgotten, no longer */
+    char *behind;      /* Last-Event-ID that the answer has not reached again; NULL otherwise */
     struct live_request *previous, *next, *next_dirty;
 };
 

@@ -12,9 +12,9 @@
 #include "shm/session.h"
 
 enum {
-    KEPT_MOST = 256,           /* requests; the oldest is forgotten first */
+    KEPT_MOST = 256, /* requests; the oldest is forgotten first */
     KEPT_BYTES_MOST = 32 << 20,
-    EVENT_ID_MOST = 4096,      /* bytes of a Last-Event-ID: API_MOST_CHOICES numbers */
+    EVENT_ID_MOST = 4096, /* bytes of a Last-Event-ID: API_MOST_CHOICES numbers */
 };
 
 /* ---- keeping ---- */
@@ -24,7 +24,8 @@ static uint64_t bytes_of(const struct live_request *r)
     uint64_t bytes = sizeof *r + r->count * (sizeof *r->live + sizeof *r->choices + sizeof *r->sent);
     for (uint32_t i = 0; i < r->count; i++) {
         const struct api_prompt *prompt = api_request_prompt(r->request, i);
-        bytes += (prompt->max_tokens + 1u) * (sizeof(uint32_t) + (r->live[i].scores ? sizeof(struct position_scores) : 0));
+        bytes +=
+            (prompt->max_tokens + 1u) * (sizeof(uint32_t) + (r->live[i].scores ? sizeof(struct position_scores) : 0));
         bytes += prompt->count * (sizeof(uint32_t) + (r->live[i].prompt_scores ? sizeof(struct position_scores) : 0));
         bytes += r->live[i].answer.text.length + prompt->echo_bytes + r->live[i].record_bytes;
     }
@@ -208,7 +209,8 @@ static void listen_again(struct live_request *r, struct http_request *http, cons
     live_request_mark_dirty(r);
 }
 
-void live_request_pick_up(struct server *s, struct http_request *http, enum api_kind kind, const char *id, uint64_t salt)
+void live_request_pick_up(struct server *s, struct http_request *http, enum api_kind kind, const char *id,
+                          uint64_t salt)
 {
     struct live_request *r = find_in(s->requests, id, kind, salt);
     if (!r)
@@ -216,7 +218,9 @@ void live_request_pick_up(struct server *s, struct http_request *http, enum api_
     struct why why;
     const char *event_id = http_request_header(http, "last-event-id");
     if (!r) {
-        reply_refusal(s, http, 404, "there is no answer of that id here; it may have been picked up too late, or belong to another key");
+        reply_refusal(
+            s, http, 404,
+            "there is no answer of that id here; it may have been picked up too late, or belong to another key");
     } else if (event_id && !is_event_id(event_id)) {
         reply_refusal(s, http, 400, "Last-Event-ID is none that this server has given");
     } else if (go_on(r, &why)) {
@@ -269,7 +273,8 @@ static bool ids_are_good(const struct server *s, const struct session_slot *slot
 }
 
 /* One slot as a choice of a request, which is made when its first choice is found. */
-static enum err adopt_slot(struct server *s, const struct session_slot *slot, uint32_t *choice, struct live_request **out, struct why *why)
+static enum err adopt_slot(struct server *s, const struct session_slot *slot, uint32_t *choice,
+                           struct live_request **out, struct why *why)
 {
     uint32_t said = session_progress(slot).tokens;
     struct request_owner owner;
@@ -279,7 +284,8 @@ static enum err adopt_slot(struct server *s, const struct session_slot *slot, ui
     bool first = !r;
     if (first && !(r = calloc(1, sizeof *r)))
         return because(why, ERR_NOMEM, "there is no memory for it");
-    enum err e = request_record_read(slot->client, slot->client_bytes, &slot->sampling, slot->tokens, &r->request, choice, &owner, why);
+    enum err e = request_record_read(slot->client, slot->client_bytes, &slot->sampling, slot->tokens, &r->request,
+                                     choice, &owner, why);
     if (first && e) {
         live_request_free(r);
         return e;
@@ -309,11 +315,13 @@ static void take_slots(struct live_request *r, bool *was_running)
         struct request_owner owner;
         struct why why;
         if ((state != SESSION_LIVE && state != SESSION_KEPT) || strcmp(slot->id, r->id) != 0 ||
-            request_record_read(slot->client, slot->client_bytes, &slot->sampling, slot->tokens, &r->request, &choice, &owner, &why) ||
+            request_record_read(slot->client, slot->client_bytes, &slot->sampling, slot->tokens, &r->request, &choice,
+                                &owner, &why) ||
             r->live[choice].slot_generation)
             continue;
         r->live[choice].slot = i;
-        r->live[choice].slot_generation = atomic_load_explicit(&slot->generation, memory_order_relaxed); /* our own store */
+        r->live[choice].slot_generation =
+            atomic_load_explicit(&slot->generation, memory_order_relaxed); /* our own store */
         *was_running |= state == SESSION_LIVE;
         uint32_t prompt = slot->sampling.prompt_tokens;
         if (!r->request->logprobs)
@@ -348,7 +356,9 @@ static void release_slots_of(struct server *s, const char *id)
     const struct arena *a = &s->inference.arena;
     for (uint32_t i = 0; i < a->geometry.session_slots; i++)
         if (strcmp(session_at(a, i)->id, id) == 0)
-            scheduler_forget(s->inference.scheduler, i, atomic_load_explicit(&session_at(a, i)->generation, memory_order_relaxed)); /* our own store */
+            scheduler_forget(
+                s->inference.scheduler, i,
+                atomic_load_explicit(&session_at(a, i)->generation, memory_order_relaxed)); /* our own store */
 }
 
 void live_requests_adopt(struct server *s)
@@ -362,10 +372,12 @@ void live_requests_adopt(struct server *s)
         uint32_t state = atomic_load_explicit(&slot->state, memory_order_relaxed); /* our own store */
         if (state != SESSION_LIVE && state != SESSION_KEPT)
             continue;
-        enum err e = s->options->resume_ttl ? adopt_slot(s, slot, &choice, &r, &why) : because(&why, ERR_UNSUPPORTED, "--resume-ttl is 0");
+        enum err e = s->options->resume_ttl ? adopt_slot(s, slot, &choice, &r, &why)
+                                            : because(&why, ERR_UNSUPPORTED, "--resume-ttl is 0");
         if (e) {
             log_warn("a session could not be taken over: %s", why.text);
-            scheduler_forget(s->inference.scheduler, i, atomic_load_explicit(&slot->generation, memory_order_relaxed)); /* our own store */
+            scheduler_forget(s->inference.scheduler, i,
+                             atomic_load_explicit(&slot->generation, memory_order_relaxed)); /* our own store */
         }
     }
     struct live_request *next;
@@ -381,5 +393,6 @@ void live_requests_adopt(struct server *s)
         live_request_free(r);
     }
     if (running || s->kept_count)
-        log_info("%u unfinished answers go on for %u s, %u are kept for who picks them up", running, s->options->resume_ttl, s->kept_count);
+        log_info("%u unfinished answers go on for %u s, %u are kept for who picks them up", running,
+                 s->options->resume_ttl, s->kept_count);
 }

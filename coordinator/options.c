@@ -22,7 +22,8 @@ struct option {
 };
 
 static const struct option options[] = {
-#define X(kind, field, name, fallback, least, most, help) {kind, offsetof(struct serve_options, field), name, fallback, least, most, help},
+#define X(kind, field, name, fallback, least, most, help) \
+    {kind, offsetof(struct serve_options, field), name, fallback, least, most, help},
     SERVE_OPTIONS(X)
 #undef X
 };
@@ -37,11 +38,24 @@ enum err parse_bytes(const char *text, uint64_t *out, struct why *why)
     uint64_t unit = 1;
     if (end != text) {
         switch (toupper((unsigned char)*end)) {
-        case 'K': unit = 1u << 10; end++; break;
-        case 'M': unit = 1u << 20; end++; break;
-        case 'G': unit = 1u << 30; end++; break;
-        case 'T': unit = 1ull << 40; end++; break;
-        default: break;
+        case 'K':
+            unit = 1u << 10;
+            end++;
+            break;
+        case 'M':
+            unit = 1u << 20;
+            end++;
+            break;
+        case 'G':
+            unit = 1u << 30;
+            end++;
+            break;
+        case 'T':
+            unit = 1ull << 40;
+            end++;
+            break;
+        default:
+            break;
         }
     }
     if (end == text || *end || errno || !checked_mul(number, unit, out))
@@ -116,7 +130,8 @@ static enum err set_value(const struct option *option, void *field, const char *
     switch (option->kind) {
     case TEXT:
         if (strlen(value) >= OPTION_TEXT_BYTES)
-            return because(why, ERR_INVALID, "--%s: the value is longer than %d bytes", option->name, OPTION_TEXT_BYTES - 1);
+            return because(why, ERR_INVALID, "--%s: the value is longer than %d bytes", option->name,
+                           OPTION_TEXT_BYTES - 1);
         snprintf(field, OPTION_TEXT_BYTES, "%s", value);
         return check_choice(option, value, why);
     case COUNT:
@@ -127,13 +142,15 @@ static enum err set_value(const struct option *option, void *field, const char *
         e = parse_bytes(value, field, &what);
         number = *(uint64_t *)field;
         break;
-    case FLAG: e = set_flag(field, value, &what); break;
+    case FLAG:
+        e = set_flag(field, value, &what);
+        break;
     }
     if (e)
         return because(why, e, "--%s: %s", option->name, what.text);
     if (option->kind != FLAG && (number < option->least || number > option->most))
-        return because(why, ERR_INVALID, "--%s: %s is not between %llu and %llu", option->name, value, (unsigned long long)option->least,
-                       (unsigned long long)option->most);
+        return because(why, ERR_INVALID, "--%s: %s is not between %llu and %llu", option->name, value,
+                       (unsigned long long)option->least, (unsigned long long)option->most);
     return OK;
 }
 
@@ -177,8 +194,8 @@ static enum err parse_dashed(struct serve_options *o, int argc, char **argv, int
     return is_config ? serve_options_read_file(o, value, why) : serve_option_set(o, name, value, why);
 }
 
-enum err serve_options_parse(struct serve_options *o, int argc, char **argv, const char **rest, uint32_t rest_max, uint32_t *rest_count,
-                             struct why *why)
+enum err serve_options_parse(struct serve_options *o, int argc, char **argv, const char **rest, uint32_t rest_max,
+                             uint32_t *rest_count, struct why *why)
 {
     *rest_count = 0;
     for (int i = 1; i < argc; i++) {

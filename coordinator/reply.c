@@ -32,16 +32,21 @@ static struct extra common(const struct server *s, const struct http_request *ht
 
 static void count_status(struct server *s, int status)
 {
-    s->metrics.http_responses[status < 300 ? METRIC_2XX : status < 400 ? METRIC_3XX : status < 500 ? METRIC_4XX : METRIC_5XX]++;
+    s->metrics.http_responses[status < 300   ? METRIC_2XX
+                              : status < 400 ? METRIC_3XX
+                              : status < 500 ? METRIC_4XX
+                                             : METRIC_5XX]++;
 }
 
-static void send_reply(struct server *s, struct http_request *http, int status, const char *type, const void *bytes, size_t length, const struct extra *x)
+static void send_reply(struct server *s, struct http_request *http, int status, const char *type, const void *bytes,
+                       size_t length, const struct extra *x)
 {
     count_status(s, status);
     http_reply(http, status, type, bytes, length, x->at, x->count);
 }
 
-void reply_bytes(struct server *s, struct http_request *http, int status, const char *type, const void *bytes, size_t length)
+void reply_bytes(struct server *s, struct http_request *http, int status, const char *type, const void *bytes,
+                 size_t length)
 {
     struct extra x = common(s, http, NULL);
     send_reply(s, http, status, type, bytes, length, &x);

@@ -12,7 +12,8 @@
 
 /* id: X-Request-Id when the client gave none of its own; NULL: none then. */
 void reply_json(struct server *s, struct http_request *http, int status, const struct text *body, const char *id);
-void reply_bytes(struct server *s, struct http_request *http, int status, const char *type, const void *bytes, size_t length);
+void reply_bytes(struct server *s, struct http_request *http, int status, const char *type, const void *bytes,
+                 size_t length);
 /* 429 and 503 carry Retry-After, 401 WWW-Authenticate, 405 allows `allow` (NULL otherwise). */
 void reply_error(struct server *s, struct http_request *http, const struct api_error *e, const char *allow);
 /* The same from a status and a sentence. */

@@ -36,8 +36,9 @@ size_t request_record_bytes(const struct api_request *r, uint32_t choice)
 
 static uint32_t flags_of(const struct api_request *r)
 {
-    return (r->stream ? STREAM : 0u) | (r->include_usage ? INCLUDE_USAGE : 0u) | (r->continuous_usage ? CONTINUOUS_USAGE : 0u) |
-           (r->echo ? ECHO_PROMPT : 0u) | (r->return_token_ids ? RETURN_TOKEN_IDS : 0u) | (r->ignore_eos ? IGNORE_EOS : 0u) |
+    return (r->stream ? STREAM : 0u) | (r->include_usage ? INCLUDE_USAGE : 0u) |
+           (r->continuous_usage ? CONTINUOUS_USAGE : 0u) | (r->echo ? ECHO_PROMPT : 0u) |
+           (r->return_token_ids ? RETURN_TOKEN_IDS : 0u) | (r->ignore_eos ? IGNORE_EOS : 0u) |
            (r->logprobs ? LOGPROBS : 0u) | (r->score_prompt ? SCORE_PROMPT : 0u);
 }
 
@@ -88,9 +89,9 @@ void request_record_write(const struct api_request *r, uint32_t choice, const st
 
 static bool head_is_sane(const struct head *h)
 {
-    return h->kind <= API_COMPLETION && h->top_logprobs <= SAMPLING_MAX_TOP_LOGPROBS && h->n > 0 && h->n <= API_MOST_CHOICES_EACH &&
-           h->prompt_count > 0 && h->prompt_count <= API_MOST_CHOICES / h->n && h->choice < h->n * h->prompt_count &&
-           h->stop_count <= STOP_MOST_STRINGS;
+    return h->kind <= API_COMPLETION && h->top_logprobs <= SAMPLING_MAX_TOP_LOGPROBS && h->n > 0 &&
+           h->n <= API_MOST_CHOICES_EACH && h->prompt_count > 0 && h->prompt_count <= API_MOST_CHOICES / h->n &&
+           h->choice < h->n * h->prompt_count && h->stop_count <= STOP_MOST_STRINGS;
 }
 
 static enum err read_stops(struct cursor *c, const struct head *h, struct api_request *r, struct why *why)
@@ -108,7 +109,8 @@ static enum err read_stops(struct cursor *c, const struct head *h, struct api_re
     return OK;
 }
 
-static enum err begin_request(const struct head *h, const struct sampling *sampling, struct api_request **out, struct why *why)
+static enum err begin_request(const struct head *h, const struct sampling *sampling, struct api_request **out,
+                              struct why *why)
 {
     struct api_request *r = *out = calloc(1, sizeof *r);
     if (r)
@@ -128,12 +130,12 @@ static enum err begin_request(const struct head *h, const struct sampling *sampl
 
 static bool agrees(const struct api_request *r, const struct head *h)
 {
-    return (uint32_t)r->kind == h->kind && flags_of(r) == h->flags && r->n == h->n && r->prompt_count == h->prompt_count &&
-           r->cache_salt == h->cache_salt && r->stops.count == h->stop_count;
+    return (uint32_t)r->kind == h->kind && flags_of(r) == h->flags && r->n == h->n &&
+           r->prompt_count == h->prompt_count && r->cache_salt == h->cache_salt && r->stops.count == h->stop_count;
 }
 
-static enum err read_prompt(struct cursor *c, const struct head *h, const uint32_t *ids, uint32_t count, struct api_prompt *prompt,
-                            struct why *why)
+static enum err read_prompt(struct cursor *c, const struct head *h, const uint32_t *ids, uint32_t count,
+                            struct api_prompt *prompt, struct why *why)
 {
     const uint8_t *echo = cursor_take(c, h->echo_bytes);
     if (!echo || c->at != c->length)
@@ -153,8 +155,9 @@ static enum err read_prompt(struct cursor *c, const struct head *h, const uint32
     return OK;
 }
 
-enum err request_record_read(const uint8_t *bytes, size_t length, const struct sampling *sampling, const uint32_t *prompt,
-                             struct api_request **out, uint32_t *choice, struct request_owner *owner, struct why *why)
+enum err request_record_read(const uint8_t *bytes, size_t length, const struct sampling *sampling,
+                             const uint32_t *prompt, struct api_request **out, uint32_t *choice,
+                             struct request_owner *owner, struct why *why)
 {
     struct cursor c = cursor_over(bytes, length);
     struct head h;

@@ -16,8 +16,8 @@ typedef void (*answer_fn)(struct server *s, struct http_request *http, uint64_t 
 
 struct route {
     enum http_method method;
-    const char *path;   /* a trailing * stands for the rest of the path */
-    bool open;          /* asks for no key */
+    const char *path; /* a trailing * stands for the rest of the path */
+    bool open;        /* asks for no key */
     enum metric_route metric;
     answer_fn answer;
 };
@@ -51,7 +51,8 @@ static void get_completion(struct server *s, struct http_request *http, uint64_t
 
 /* ---- the tokenizer, on a helper thread: a text may be megabytes long ---- */
 
-typedef enum err (*text_fn)(const struct api_context *context, const char *body, size_t length, struct text *out, struct api_error *e);
+typedef enum err (*text_fn)(const struct api_context *context, const char *body, size_t length, struct text *out,
+                            struct api_error *e);
 
 struct text_job {
     struct job job; /* first: the job is this */
@@ -98,8 +99,12 @@ static void begin_text_job(struct server *s, struct http_request *http, text_fn 
         return;
     }
     memcpy(body, http->body, http->body_bytes);
-    *t = (struct text_job){
-        .job = {.run = run_text_job, .done = text_job_done}, .server = s, .http = http, .run = run, .body = body, .length = http->body_bytes};
+    *t = (struct text_job){.job = {.run = run_text_job, .done = text_job_done},
+                           .server = s,
+                           .http = http,
+                           .run = run,
+                           .body = body,
+                           .length = http->body_bytes};
     http->user = t;
     job_pool_submit(s->jobs, &t->job);
 }
@@ -308,20 +313,23 @@ static bool is_preflight(const struct http_request *http)
 
 static bool key_fits(const struct server *s, const struct http_request *http, uint64_t *salt)
 {
-    return api_keys_allow(&s->keys, http_request_header(http, "authorization"), http_request_header(http, "x-api-key"), salt);
+    return api_keys_allow(&s->keys, http_request_header(http, "authorization"), http_request_header(http, "x-api-key"),
+                          salt);
 }
 
 /* JSON by its name, or nothing said; and what curl says of a body when it is told nothing else. */
 static bool speaks_json(const struct http_request *http)
 {
-    const char *type = http_request_header(http, "content-type"), *coding = http_request_header(http, "content-encoding");
+    const char *type = http_request_header(http, "content-type"),
+               *coding = http_request_header(http, "content-encoding");
     if (coding && strcasecmp(coding, "identity") != 0)
         return false;
     if (!type)
         return true;
     size_t length = strcspn(type, "; \t");
     return (length >= 4 && strncasecmp(type + length - 4, "json", 4) == 0) ||
-           (length == strlen("application/x-www-form-urlencoded") && strncasecmp(type, "application/x-www-form-urlencoded", length) == 0);
+           (length == strlen("application/x-www-form-urlencoded") &&
+            strncasecmp(type, "application/x-www-form-urlencoded", length) == 0);
 }
 
 /* Before a byte of the body is read: the key first, so that a stranger learns nothing about routes. */
@@ -334,7 +342,8 @@ static void on_early(struct http_request *http, void *arg)
     if (is_preflight(http))
         return;
     if (!(route && route->open) && !key_fits(s, http, &salt)) {
-        api_refuse(&e, 401, NULL, "a valid API key is needed: send \"Authorization: Bearer KEY\" or \"X-Api-Key: KEY\"");
+        api_refuse(&e, 401, NULL,
+                   "a valid API key is needed: send \"Authorization: Bearer KEY\" or \"X-Api-Key: KEY\"");
         reply_error(s, http, &e, NULL);
     } else if (!route && other) {
         api_refuse(&e, 405, NULL, "%s takes %s", other->path, other->method == HTTP_GET ? "GET" : "POST");
@@ -346,9 +355,12 @@ static void on_early(struct http_request *http, void *arg)
         reply_error(s, http, &e, NULL);
     } else if (route->method == HTTP_POST && s->phase != SERVER_READY) {
         s->metrics.requests_rejected++;
-        reply_refusal(s, http, 503, s->phase == SERVER_LOADING ? "the model is still being loaded" : "the server is shutting down");
+        reply_refusal(s, http, 503,
+                      s->phase == SERVER_LOADING ? "the model is still being loaded" : "the server is shutting down");
     } else if (route->method == HTTP_POST && !speaks_json(http)) {
-        reply_refusal(s, http, 415, "the body is to be JSON, neither compressed nor of another type: send Content-Type: application/json");
+        reply_refusal(
+            s, http, 415,
+            "the body is to be JSON, neither compressed nor of another type: send Content-Type: application/json");
     }
 }
 

@@ -22,11 +22,13 @@ static enum err open_new_memory(struct scheduler *s, struct why *why)
 
 static uint32_t count_damaged_pages(const struct arena *a)
 {
-    const struct page_descriptor *d = (const struct page_descriptor *)(const void *)(a->table.base + a->layout.descriptors_at);
+    const struct page_descriptor *d =
+        (const struct page_descriptor *)(const void *)(a->table.base + a->layout.descriptors_at);
     uint32_t damaged = 0;
     for (page_id page = 0; page < a->layout.page_count; page++) {
         uint32_t state = atomic_load_explicit(&d[page].state, memory_order_relaxed); /* its writer is dead */
-        damaged += state >= PAGE_STATES || ((state == PAGE_SEALED || state == PAGE_CACHED) && !page_descriptor_is_whole(&d[page]));
+        damaged += state >= PAGE_STATES ||
+                   ((state == PAGE_SEALED || state == PAGE_CACHED) && !page_descriptor_is_whole(&d[page]));
     }
     return damaged;
 }
@@ -73,7 +75,8 @@ static enum err open_parts(struct scheduler *s, struct why *why)
     return OK;
 }
 
-enum err scheduler_open(struct scheduler **out, const struct scheduler_config *config, const struct scheduler_hooks *hooks, struct why *why)
+enum err scheduler_open(struct scheduler **out, const struct scheduler_config *config,
+                        const struct scheduler_hooks *hooks, struct why *why)
 {
     const struct arena_geometry *geometry = &config->arena->geometry;
     struct scheduler *s = calloc(1, sizeof *s);
@@ -88,7 +91,8 @@ enum err scheduler_open(struct scheduler **out, const struct scheduler_config *c
     uint64_t pool_tokens = (uint64_t)geometry->pages_per_node[0] * PAGE_TOKENS;
     s->token_limit = pool_tokens < geometry->context ? (uint32_t)pool_tokens : geometry->context;
     for (uint32_t g = 0; g < s->group_count; g++)
-        s->groups[g] = (struct group){.node = geometry->group_node[g], .next_step = 1, .decode_us = 5000, .prefill_token_us = 500};
+        s->groups[g] =
+            (struct group){.node = geometry->group_node[g], .next_step = 1, .decode_us = 5000, .prefill_token_us = 500};
     enum err e = open_parts(s, why);
     if (e) {
         scheduler_close(s);
@@ -173,13 +177,14 @@ static void take_former_slot(struct scheduler *s, struct sequence *q)
     q->last_plan = atomic_load_explicit(&session->last_plan, memory_order_relaxed); /* our own store */
 }
 
-enum err scheduler_submit(struct scheduler *s, const struct sequence_spec *spec, uint64_t now, struct sequence **out, struct why *why)
+enum err scheduler_submit(struct scheduler *s, const struct sequence_spec *spec, uint64_t now, struct sequence **out,
+                          struct why *why)
 {
     must(spec->token_count > 0 && (!spec->said || spec->said < spec->max_tokens));
     uint64_t least = (uint64_t)spec->token_count + (spec->max_tokens > 0);
     if (least + spec->said > s->token_limit)
-        return because(why, ERR_INVALID, "the prompt has %u tokens, and a sequence can have %u, the answer included", spec->token_count,
-                       s->token_limit);
+        return because(why, ERR_INVALID, "the prompt has %u tokens, and a sequence can have %u, the answer included",
+                       spec->token_count, s->token_limit);
     uint32_t free_places = s->running.count < s->max_sessions ? s->max_sessions - s->running.count : 0;
     if (!spec->slot_generation && s->waiting.count >= (uint64_t)s->config.max_queue + free_places)
         return because(why, ERR_FULL, "%u requests wait already; try again later", s->waiting.count);
@@ -261,7 +266,8 @@ void scheduler_forget(struct scheduler *s, uint32_t slot, uint32_t generation)
 {
     if (!session_slots_hold(s->slots, slot, generation))
         return;
-    uint64_t last_plan = atomic_load_explicit(&session_at(s->arena, slot)->last_plan, memory_order_relaxed); /* our own store */
+    uint64_t last_plan =
+        atomic_load_explicit(&session_at(s->arena, slot)->last_plan, memory_order_relaxed); /* our own store */
     session_slots_release(s->slots, slot, last_plan);
     session_slots_reclaim(s->slots, s->answered); /* as in remove_sequence */
 }
@@ -405,7 +411,6 @@ static bool have_slot(struct scheduler *s, struct sequence *q, uint32_t group)
     return true;
 }
 
-
 static void share_found(struct scheduler *s, struct sequence *q, uint32_t pages)
 {
     for (uint32_t i = 0; i < pages; i++)
@@ -510,7 +515,8 @@ static void seal_pages(struct scheduler *s, struct sequence *q)
     for (; (q->sealed + 1) * PAGE_TOKENS <= q->n_kv; q->sealed++) {
         uint32_t i = q->sealed;
         struct page_name parent = i ? q->chain[i - 1] : NO_PAGE;
-        page_pool_seal(s->pool, sequence_row_entry(s->arena, q->slot, 0, i).page, parent, q->spec.salt, q->tokens + i * PAGE_TOKENS);
+        page_pool_seal(s->pool, sequence_row_entry(s->arena, q->slot, 0, i).page, parent, q->spec.salt,
+                       q->tokens + i * PAGE_TOKENS);
     }
 }
 
@@ -530,7 +536,8 @@ static enum err tell_scores(struct scheduler *s, uint32_t group, const struct fl
     uint32_t scored = row->count - (row->flags & ROW_SAMPLE ? 1 : 0);
     for (uint32_t i = 0; i < scored; i++) {
         struct result_entry entry;
-        enum err e = s->hooks.result(s->hooks.world, group, s->groups[group].epoch, f->step, f->entries[r] + i, row, &entry, why);
+        enum err e = s->hooks.result(s->hooks.world, group, s->groups[group].epoch, f->step, f->entries[r] + i, row,
+                                     &entry, why);
         if (e)
             return e;
         uint32_t position = row->first + i + 1;
@@ -593,7 +600,8 @@ static enum err check_results(struct scheduler *s, uint32_t g, const struct flig
     struct result_entry entry;
     for (uint32_t r = 0; r < f->row_count; r++)
         for (uint32_t i = 0; f->owners[r] && i < step_row_entries(&f->rows[r]); i++) {
-            enum err e = s->hooks.result(s->hooks.world, g, s->groups[g].epoch, f->step, f->entries[r] + i, &f->rows[r], &entry, why);
+            enum err e = s->hooks.result(s->hooks.world, g, s->groups[g].epoch, f->step, f->entries[r] + i, &f->rows[r],
+                                         &entry, why);
             if (e)
                 return e;
         }
@@ -609,7 +617,8 @@ static void drop_oldest_flight(struct group *group, uint64_t now)
         group->flights[0]->since_us = now;
 }
 
-enum err scheduler_step_done(struct scheduler *s, uint32_t g, uint32_t epoch, uint64_t step, uint64_t now, struct why *why)
+enum err scheduler_step_done(struct scheduler *s, uint32_t g, uint32_t epoch, uint64_t step, uint64_t now,
+                             struct why *why)
 {
     struct group *group = &s->groups[g];
     if (!group->up || group->epoch != epoch || !group->flight_count || group->flights[0]->step != step)

@@ -29,12 +29,12 @@
 struct scheduler;
 
 struct scheduler_config {
-    struct arena *arena;      /* the scheduler is the one writer of its page descriptors, rows and sessions */
+    struct arena *arena; /* the scheduler is the one writer of its page descriptors, rows and sessions */
     uint32_t vocab;
-    uint32_t max_sessions;    /* sequences that run at once, <= the arena's session slots */
+    uint32_t max_sessions; /* sequences that run at once, <= the arena's session slots */
     uint32_t max_queue;
     uint32_t max_gap_us;
-    bool adopt;               /* the arena was taken over: see scheduler_found */
+    bool adopt; /* the arena was taken over: see scheduler_found */
 };
 
 /* The rest of the world. */
@@ -42,8 +42,8 @@ struct scheduler_hooks {
     /* Sends a plan to all ranks of the group. What cannot be sent is a lost worker, and comes back as scheduler_group_down. */
     void (*send)(void *world, uint32_t group, const struct step_plan *plan);
     /* A checked copy of one result entry of a step that was reported done; see results_read. */
-    enum err (*result)(void *world, uint32_t group, uint32_t epoch, uint64_t step, uint32_t entry, const struct step_row *row,
-                       struct result_entry *out, struct why *why);
+    enum err (*result)(void *world, uint32_t group, uint32_t epoch, uint64_t step, uint32_t entry,
+                       const struct step_row *row, struct result_entry *out, struct why *why);
     void *world;
 };
 
@@ -53,7 +53,8 @@ struct scheduler_counters {
     uint64_t last_step_us;
 };
 
-enum err scheduler_open(struct scheduler **out, const struct scheduler_config *config, const struct scheduler_hooks *hooks, struct why *why);
+enum err scheduler_open(struct scheduler **out, const struct scheduler_config *config,
+                        const struct scheduler_hooks *hooks, struct why *why);
 void scheduler_close(struct scheduler *s);
 
 /*
@@ -69,7 +70,8 @@ struct scheduler_found scheduler_found(const struct scheduler *s);
 enum { STEP_BUDGET = 512 };
 
 /* ERR_INVALID: can never fit (the sentence has both numbers). ERR_FULL: the queue is full. *out stays good until `ended`. */
-enum err scheduler_submit(struct scheduler *s, const struct sequence_spec *spec, uint64_t now, struct sequence **out, struct why *why);
+enum err scheduler_submit(struct scheduler *s, const struct sequence_spec *spec, uint64_t now, struct sequence **out,
+                          struct why *why);
 
 /* The owner no longer wants it: no event comes any more. Its pages are free as soon as the plans in flight are answered. */
 void scheduler_cancel(struct scheduler *s, struct sequence *sequence);
@@ -84,7 +86,8 @@ void scheduler_forget(struct scheduler *s, uint32_t slot, uint32_t generation);
 void scheduler_turn(struct scheduler *s, uint64_t now);
 
 /* Rank 0 of the group reports a step as done. Another epoch or step than the oldest in flight is ignored. ERR_FORMAT: the results are not what they must be, and nothing of the step was taken. */
-enum err scheduler_step_done(struct scheduler *s, uint32_t group, uint32_t epoch, uint64_t step, uint64_t now, struct why *why);
+enum err scheduler_step_done(struct scheduler *s, uint32_t group, uint32_t epoch, uint64_t step, uint64_t now,
+                             struct why *why);
 
 /* The group's ranks changed: every plan in flight is void (and was, since the epoch word was raised). Planning stops until group_up. */
 void scheduler_group_down(struct scheduler *s, uint32_t group);

@@ -12,8 +12,8 @@ enum { MAX_FLIGHTS = 2 };
 struct flight {
     uint64_t number; /* of all plans of all groups, without gaps */
     uint64_t step;
-    uint64_t since_us;   /* when it was sent, or became the oldest of its group */
-    uint64_t planned_us; /* how long it should take */
+    uint64_t since_us;          /* when it was sent, or became the oldest of its group */
+    uint64_t planned_us;        /* how long it should take */
     uint32_t decodes, prefills; /* tokens of one-token rows and of longer ones */
     uint32_t prompt_tokens;     /* of all rows, those of prompts */
     uint32_t row_count;
@@ -49,13 +49,13 @@ struct scheduler {
     struct group groups[GROUPS_MAX];
     struct sequence_list waiting, running; /* both in order of arrival */
     uint64_t next_order;
-    uint64_t next_number;   /* of plans */
-    uint64_t answered;      /* all plans up to this number were answered or fenced */
-    uint64_t preempted_at;  /* no further preemption before this plan is answered */
+    uint64_t next_number;  /* of plans */
+    uint64_t answered;     /* all plans up to this number were answered or fenced */
+    uint64_t preempted_at; /* no further preemption before this plan is answered */
     struct scheduler_counters counters;
-    page_id *found;         /* scratch of one prefix look-up */
+    page_id *found; /* scratch of one prefix look-up */
     struct scheduler_found adopted;
-    struct step_plan plan;  /* the one that is being made */
+    struct step_plan plan; /* the one that is being made */
 };
 
 /* Plans the group's next step and notes it as in flight; false: there is nothing to do. */

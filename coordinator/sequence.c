@@ -22,7 +22,10 @@ void sequence_move(struct sequence *s, enum sequence_state to)
 const char *sequence_state_name(enum sequence_state state)
 {
     static const char *const names[] = {
-        [SEQUENCE_WAITING] = "waiting", [SEQUENCE_PREFILL] = "prefill", [SEQUENCE_DECODE] = "decode", [SEQUENCE_DONE] = "done",
+        [SEQUENCE_WAITING] = "waiting",
+        [SEQUENCE_PREFILL] = "prefill",
+        [SEQUENCE_DECODE] = "decode",
+        [SEQUENCE_DONE] = "done",
     };
     return names[state];
 }
@@ -30,7 +33,10 @@ const char *sequence_state_name(enum sequence_state state)
 const char *finish_reason_name(enum finish_reason reason)
 {
     static const char *const names[] = {
-        [FINISH_STOP] = "stop", [FINISH_LENGTH] = "length", [FINISH_CANCELLED] = "cancelled", [FINISH_ERROR] = "error",
+        [FINISH_STOP] = "stop",
+        [FINISH_LENGTH] = "length",
+        [FINISH_CANCELLED] = "cancelled",
+        [FINISH_ERROR] = "error",
     };
     return names[reason];
 }

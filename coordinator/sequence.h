@@ -46,45 +46,45 @@ struct sequence_events {
 struct sequence_spec {
     const uint32_t *tokens;
     uint32_t token_count;
-    uint32_t max_tokens;   /* to generate; 0: only the prompt is computed */
-    bool score_prompt;     /* log-probabilities of the prompt's tokens; takes no page from the cache */
-    uint64_t salt;         /* tenant; pages of another salt are never seen */
-    const char *id;        /* what /quire/state shows */
+    uint32_t max_tokens; /* to generate; 0: only the prompt is computed */
+    bool score_prompt;   /* log-probabilities of the prompt's tokens; takes no page from the cache */
+    uint64_t salt;       /* tenant; pages of another salt are never seen */
+    const char *id;      /* what /quire/state shows */
     struct sampling sampling;
     const struct sequence_events *events;
     void *owner;
 
     /* What outlives us: for the next coordinator, and for going on with what was interrupted. */
-    uint32_t said;        /* tokens that were said before; they stand in `tokens` behind the prompt */
-    uint32_t slot;        /* where it stood until now, if slot_generation is not 0; see scheduler_forget */
+    uint32_t said; /* tokens that were said before; they stand in `tokens` behind the prompt */
+    uint32_t slot; /* where it stood until now, if slot_generation is not 0; see scheduler_forget */
     uint32_t slot_generation;
-    const void *client;   /* the owner's own words about it, kept in the session slot; lives as long as the sequence */
+    const void *client; /* the owner's own words about it, kept in the session slot; lives as long as the sequence */
     uint32_t client_bytes;
-    bool keep;            /* its slot stays KEPT when it has said all */
+    bool keep; /* its slot stays KEPT when it has said all */
 };
 
 struct sequence {
     enum sequence_state state;
     struct sequence_spec spec;
-    uint32_t *tokens;           /* own copy of all n_tok tokens; room for the most it can have */
+    uint32_t *tokens; /* own copy of all n_tok tokens; room for the most it can have */
     char id[SESSION_ID_BYTES];
     uint64_t arrived_us, admitted_us;
-    uint64_t order;             /* of arrival; the largest is the youngest */
+    uint64_t order; /* of arrival; the largest is the youngest */
 
-    uint32_t slot;              /* session slot; SESSION_NONE until it is admitted for the first time */
-    uint32_t generation;        /* of the slot */
+    uint32_t slot;       /* session slot; SESSION_NONE until it is admitted for the first time */
+    uint32_t generation; /* of the slot */
     uint32_t group;
     uint32_t prompt_tokens;
-    uint32_t n_tok, n_kv;       /* committed: tokens said, positions computed */
+    uint32_t n_tok, n_kv;             /* committed: tokens said, positions computed */
     uint32_t planned_tok, planned_kv; /* once every plan in flight is done */
-    uint32_t pages;             /* in its row */
-    uint32_t indexed, sealed;   /* of those, the first so many stand in the prefix index; are sealed */
-    struct page_name *chain;    /* (pages that a sequence can have): who stands in the index for its page i */
-    uint64_t last_plan;         /* number of the last plan that names it */
-    uint64_t drawn_step;        /* last planned step that draws a token for it */
-    uint32_t drawn_entry;       /* its entry in that step's results */
-    uint32_t scored;            /* the last prompt position that was told */
-    bool started;               /* `admitted` has been called */
+    uint32_t pages;                   /* in its row */
+    uint32_t indexed, sealed;         /* of those, the first so many stand in the prefix index; are sealed */
+    struct page_name *chain;          /* (pages that a sequence can have): who stands in the index for its page i */
+    uint64_t last_plan;               /* number of the last plan that names it */
+    uint64_t drawn_step;              /* last planned step that draws a token for it */
+    uint32_t drawn_entry;             /* its entry in that step's results */
+    uint32_t scored;                  /* the last prompt position that was told */
+    bool started;                     /* `admitted` has been called */
     struct sequence *previous, *next; /* in the waiting queue or the running list */
 };
 

@@ -70,7 +70,8 @@ static void on_ready(void *owner)
     if (s->phase != SERVER_LOADING)
         return;
     s->phase = SERVER_READY;
-    log_info("ready after %.1f s: http://%s:%u/", (double)(now_us() - s->started_us) * 1e-6, s->options->host, http_server_port(s->http));
+    log_info("ready after %.1f s: http://%s:%u/", (double)(now_us() - s->started_us) * 1e-6, s->options->host,
+             http_server_port(s->http));
 }
 
 static void on_stepped(void *owner, uint64_t step_us)
@@ -156,16 +157,19 @@ static enum err open_loop(struct server *s, struct why *why)
     s->every_second = event_new(s->loop, -1, EV_PERSIST, on_second, s);
     s->drain_deadline = evtimer_new(s->loop, on_drain_deadline, s);
     s->flush = event_new(s->loop, -1, EV_PERSIST, on_flush, s);
-    if (!s->on_term || !s->on_int || !s->every_second || !s->drain_deadline || !s->flush || event_add(s->on_term, NULL) ||
-        event_add(s->on_int, NULL) || event_add(s->every_second, &second))
+    if (!s->on_term || !s->on_int || !s->every_second || !s->drain_deadline || !s->flush ||
+        event_add(s->on_term, NULL) || event_add(s->on_int, NULL) || event_add(s->every_second, &second))
         return because(why, ERR_NOMEM, "could not watch signals and time: no memory");
     return OK;
 }
 
 static struct http_server_config http_config(struct server *s)
 {
-    struct http_server_config config = {
-        .host = s->options->host, .port = (uint16_t)s->options->port, .limits = http_default_limits(), .callbacks = routes_callbacks(), .arg = s};
+    struct http_server_config config = {.host = s->options->host,
+                                        .port = (uint16_t)s->options->port,
+                                        .limits = http_default_limits(),
+                                        .callbacks = routes_callbacks(),
+                                        .arg = s};
     config.limits.body_bytes = s->options->max_body;
     if (s->options->max_connections)
         config.limits.max_connections = s->options->max_connections;
@@ -174,7 +178,8 @@ static struct http_server_config http_config(struct server *s)
 
 static enum err server_open(struct server *s, struct why *why)
 {
-    struct inference_hooks hooks = {.ready = on_ready, .stepped = on_stepped, .progress = on_progress, .hopeless = on_hopeless, .owner = s};
+    struct inference_hooks hooks = {
+        .ready = on_ready, .stepped = on_stepped, .progress = on_progress, .hopeless = on_hopeless, .owner = s};
     struct http_server_config http = http_config(s);
     enum err e = check_options(s->options, why);
     if (!e)
@@ -238,8 +243,8 @@ int server_run(const struct serve_options *options)
         log_error("%s", why.text);
         s->exit_code = e == ERR_INVALID ? 2 : 1; /* what was asked for can never be; or not here and now */
     } else {
-        log_info("quire %s: listening on http://%s:%u/, %u workers in %u groups", QUIRE_VERSION, options->host, http_server_port(s->http),
-                 s->inference.workers, s->inference.groups);
+        log_info("quire %s: listening on http://%s:%u/, %u workers in %u groups", QUIRE_VERSION, options->host,
+                 http_server_port(s->http), s->inference.workers, s->inference.groups);
         if (event_base_dispatch(s->loop) < 0)
             s->exit_code = 1;
     }

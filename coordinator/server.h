@@ -42,9 +42,9 @@ struct server {
     struct live_request *kept;     /* those that only wait to be picked up, newest first */
     uint32_t kept_count;
     uint64_t kept_bytes;
-    struct live_request *dirty;    /* those that have something to send */
-    struct event *flush;           /* sends for the dirty ones once the scheduler had its turn */
-    struct text scratch;           /* one answer or piece of it on its way out */
+    struct live_request *dirty;       /* those that have something to send */
+    struct event *flush;              /* sends for the dirty ones once the scheduler had its turn */
+    struct text scratch;              /* one answer or piece of it on its way out */
     uint64_t build_done, build_total; /* bytes of weights, while LOADING */
     bool stopping_hard;
     int exit_code;

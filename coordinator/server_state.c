@@ -110,7 +110,8 @@ static void write_tokens(const struct scheduler_counters *c, struct text *out)
 
 void server_state_write(struct server *s, struct text *out)
 {
-    static const char *const phases[] = {[SERVER_LOADING] = "loading", [SERVER_READY] = "ready", [SERVER_DRAINING] = "draining"};
+    static const char *const phases[] = {
+        [SERVER_LOADING] = "loading", [SERVER_READY] = "ready", [SERVER_DRAINING] = "draining"};
     const struct inference *f = &s->inference;
     const struct scheduler_counters *counters = scheduler_counters(f->scheduler);
     text_add_string(out, "{");

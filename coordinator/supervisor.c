@@ -74,9 +74,23 @@ static enum err start_process(struct supervisor *s, struct process *p, struct wh
     snprintf(generation, sizeof generation, "%u", p->generation);
     snprintf(parent, sizeof parent, "%d", (int)getpid());
     const struct segment_home *home = &s->config.arena->home;
-    const char *argv[32] = {s->config.worker_path, "--name", home->name, "--channel", s->channel_directory, "--slot", slot,
-                            "--generation", generation, "--parent", parent, "--log-level", s->config.log_level,
-                            "--prefill", s->config.prefill, "--group", group};
+    const char *argv[32] = {s->config.worker_path,
+                            "--name",
+                            home->name,
+                            "--channel",
+                            s->channel_directory,
+                            "--slot",
+                            slot,
+                            "--generation",
+                            generation,
+                            "--parent",
+                            parent,
+                            "--log-level",
+                            s->config.log_level,
+                            "--prefill",
+                            s->config.prefill,
+                            "--group",
+                            group};
     size_t n = 17;
     if (*home->directory) {
         argv[n++] = "--shm-dir";
@@ -300,14 +314,21 @@ static void take_report(struct supervisor *s, struct process *p)
         return; /* of a place that it has lost */
     uint32_t group = s->ranks[p->rank].group;
     switch (r->kind) {
-    case REPORT_ASSIGNED: take_assigned(s, p, r->assigned.epoch); break;
-    case REPORT_BUILT: take_built(s, p); break;
-    case REPORT_PROGRESS: take_progress(s, p, r->progress.done, r->progress.total); break;
+    case REPORT_ASSIGNED:
+        take_assigned(s, p, r->assigned.epoch);
+        break;
+    case REPORT_BUILT:
+        take_built(s, p);
+        break;
+    case REPORT_PROGRESS:
+        take_progress(s, p, r->progress.done, r->progress.total);
+        break;
     case REPORT_RESULT:
         if (s->groups[group].stage == GROUP_UP && r->result.epoch == s->groups[group].epoch)
             s->hooks.step_done(s->hooks.world, group, r->result.epoch, r->result.step, r->result.compute_us);
         break;
-    default: break;
+    default:
+        break;
     }
 }
 
@@ -397,7 +418,8 @@ static enum err open_channel(struct supervisor *s, struct why *why)
     return OK;
 }
 
-enum err supervisor_open(struct supervisor **out, const struct supervisor_config *config, const struct supervisor_hooks *hooks, struct why *why)
+enum err supervisor_open(struct supervisor **out, const struct supervisor_config *config,
+                         const struct supervisor_hooks *hooks, struct why *why)
 {
     struct supervisor *s = calloc(1, sizeof *s);
     if (!s)
@@ -490,7 +512,9 @@ struct rank_view supervisor_rank(const struct supervisor *s, uint32_t index)
 {
     const struct rank *rank = &s->ranks[index];
     enum group_stage stage = s->groups[rank->group].stage;
-    const char *state = !rank->process ? (rank->restarts || rank->closed ? "lost" : "starting") : stage == GROUP_UP ? "ready" : "starting";
+    const char *state = !rank->process      ? (rank->restarts || rank->closed ? "lost" : "starting")
+                        : stage == GROUP_UP ? "ready"
+                                            : "starting";
     return (struct rank_view){
         .id = index,
         .group = rank->group,

@@ -29,14 +29,14 @@ struct supervisor;
 struct supervisor_config {
     struct event_base *loop;
     struct arena *arena;
-    const char *worker_path;  /* the quire-worker program */
+    const char *worker_path; /* the quire-worker program */
     const char *model_path;
-    const char *kernels;      /* "" : the worker's choice */
-    const char *prefill;      /* exact or blas */
-    bool float_activations;   /* inputs of quantised weights are not rounded */
-    const char *log_level;    /* of the workers */
+    const char *kernels;    /* "" : the worker's choice */
+    const char *prefill;    /* exact or blas */
+    bool float_activations; /* inputs of quantised weights are not rounded */
+    const char *log_level;  /* of the workers */
     bool pin;
-    bool no_sandbox;          /* of the workers: for debuggers */
+    bool no_sandbox; /* of the workers: for debuggers */
     uint32_t workers, groups, spares;
     const struct topology *topology;
 };
@@ -62,7 +62,9 @@ struct supervisor_hooks {
 enum {
     RANK_DEATHS_MOST = 5,
     RANK_DEATHS_WINDOW_US = 60 * 1000 * 1000,
-    HANG_LEAST_US = 2 * 1000 * 1000, /* a group hangs when for this long, and ten times the plan of its step, no rank got anywhere */
+    HANG_LEAST_US =
+        2 * 1000 *
+        1000, /* a group hangs when for this long, and ten times the plan of its step, no rank got anywhere */
     HANG_FACTOR = 10,
     STOPPED_MOST_US = 500 * 1000, /* a rank that somebody stopped (SIGSTOP) is waited for this long */
 };
@@ -71,7 +73,8 @@ enum {
 uint32_t supervisor_worker_slots(uint32_t workers, uint32_t spares);
 
 /* Spawns everybody. The channel's directory was made from `name`. */
-enum err supervisor_open(struct supervisor **out, const struct supervisor_config *config, const struct supervisor_hooks *hooks, struct why *why);
+enum err supervisor_open(struct supervisor **out, const struct supervisor_config *config,
+                         const struct supervisor_hooks *hooks, struct why *why);
 
 /* Ends all workers (stop, then SIGKILL) and reaps them. */
 void supervisor_close(struct supervisor *s);

@@ -172,7 +172,8 @@ static void break_group(struct supervisor *s, struct group_state *g)
 void supervisor_lose_rank(struct supervisor *s, struct rank *rank, const char *how)
 {
     struct process *p = rank->process;
-    log_warn("worker %u (process %d) %s; its group goes on from its last committed tokens", p->rank, (int)p->child.pid, how);
+    log_warn("worker %u (process %d) %s; its group goes on from its last committed tokens", p->rank, (int)p->child.pid,
+             how);
     rank->process = NULL;
     rank->restarts++;
     supervisor_move_process(p, PROCESS_GONE);
@@ -194,8 +195,8 @@ void supervisor_count_suspect(struct supervisor *s, struct rank *rank)
         worker_process_kill(&rank->process->child);
         supervisor_lose_rank(s, rank, "has no place any more");
     }
-    log_error("worker %u died %d times within a minute by its own fault: its group goes on without it", (uint32_t)(rank - s->ranks),
-              RANK_DEATHS_MOST);
+    log_error("worker %u died %d times within a minute by its own fault: its group goes on without it",
+              (uint32_t)(rank - s->ranks), RANK_DEATHS_MOST);
     bool group_has_others = false, anybody = false;
     for (uint32_t i = 0; i < s->rank_count; i++) {
         anybody |= !s->ranks[i].closed;
@@ -206,4 +207,3 @@ void supervisor_count_suspect(struct supervisor *s, struct rank *rank)
     else if (!group_has_others)
         s->hooks.group_lost(s->hooks.world, rank->group);
 }
-

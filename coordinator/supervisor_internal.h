@@ -7,11 +7,11 @@
 #include "proto/channel.h"
 
 enum {
-    TICK_US = 2000,                  /* how often life words are read while somebody computes */
-    IDLE_TICK_US = 200 * 1000,       /* and otherwise: pidfds tell of deaths then */
+    TICK_US = 2000,                    /* how often life words are read while somebody computes */
+    IDLE_TICK_US = 200 * 1000,         /* and otherwise: pidfds tell of deaths then */
     START_MOST_US = 120 * 1000 * 1000, /* from spawn to hello: mapping hundreds of GiB takes its time */
-    JOIN_MOST_US = 10 * 1000 * 1000, /* from assign to assigned, of ranks that have everything mapped */
-    START_DEATHS_MOST = 5,           /* workers that die in a row before their hello */
+    JOIN_MOST_US = 10 * 1000 * 1000,   /* from assign to assigned, of ranks that have everything mapped */
+    START_DEATHS_MOST = 5,             /* workers that die in a row before their hello */
     MESSAGES_PER_TURN = 256,
     NOBODY = UINT32_MAX,
 };
@@ -24,10 +24,10 @@ struct process {
     struct worker_process child;
     struct event *watch; /* pidfd */
     uint32_t slot, generation;
-    uint32_t rank;      /* index into ranks: the place it has, or had when it died; NOBODY */
-    uint32_t group;     /* whose memory it maps before its hello, and later that of its rank */
-    bool mapped;        /* it has said hello or joined since: nothing of that group is left to map */
-    uint64_t since_us;  /* of the stage */
+    uint32_t rank;        /* index into ranks: the place it has, or had when it died; NOBODY */
+    uint32_t group;       /* whose memory it maps before its hello, and later that of its rank */
+    bool mapped;          /* it has said hello or joined since: nothing of that group is left to map */
+    uint64_t since_us;    /* of the stage */
     bool built, assigned; /* answers to the group's last build and assign */
     uint64_t build_done, build_total;
 };
@@ -36,7 +36,7 @@ struct rank {
     uint32_t group, cpu, node;
     struct process *process; /* NULL: lost */
     uint32_t restarts;
-    bool closed; /* died too often: the group goes on without */
+    bool closed;       /* died too often: the group goes on without */
     uint32_t suspects; /* of the last RANK_DEATHS_MOST suspect deaths: when */
     uint64_t suspect_us[RANK_DEATHS_MOST];
 };

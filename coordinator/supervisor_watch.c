@@ -16,7 +16,8 @@ static void end_the_late(struct supervisor *s, struct group_state *g)
     bool late[GROUP_RANKS_MAX];
     uint32_t count = 0;
     for (uint32_t i = 0; i < n; i++) {
-        arrived[i] = atomic_load_explicit(&worker_slot_at(s->config.arena, who[i]->slot)->arrived, memory_order_acquire); /* a hint only; pairs with its meet */
+        arrived[i] = atomic_load_explicit(&worker_slot_at(s->config.arena, who[i]->slot)->arrived,
+                                          memory_order_acquire); /* a hint only; pairs with its meet */
         if (i == 0 || arrival_is_behind(most, arrived[i]))
             most = arrived[i];
     }
@@ -53,7 +54,8 @@ static void note_arrivals(struct supervisor *s, struct group_state *g, uint64_t 
     uint32_t n = supervisor_members(s, g, who);
     uint64_t sum = 0;
     for (uint32_t i = 0; i < n; i++)
-        sum += atomic_load_explicit(&worker_slot_at(s->config.arena, who[i]->slot)->arrived, memory_order_relaxed); /* only whether it moves */
+        sum += atomic_load_explicit(&worker_slot_at(s->config.arena, who[i]->slot)->arrived,
+                                    memory_order_relaxed); /* only whether it moves */
     if (sum != g->arrivals) {
         g->arrivals = sum;
         g->arrived_us = now;
@@ -67,7 +69,8 @@ static void end_the_stopped(struct supervisor *s, struct group_state *g)
     uint32_t n = supervisor_members(s, g, who);
     for (uint32_t i = 0; i < n; i++)
         if (worker_process_is_stopped(&who[i]->child)) {
-            log_warn("worker %u (process %d) was stopped from outside: ending it", who[i]->rank, (int)who[i]->child.pid);
+            log_warn("worker %u (process %d) was stopped from outside: ending it", who[i]->rank,
+                     (int)who[i]->child.pid);
             worker_process_kill(&who[i]->child);
             s->hangs++;
         }
@@ -129,4 +132,3 @@ bool supervisor_someone_computes(const struct supervisor *s)
             return true;
     return false;
 }
-

@@ -14,8 +14,8 @@
 enum { TOPOLOGY_MAX_CORES = 1024, TOPOLOGY_MAX_NODES = 64 };
 
 struct core {
-    uint32_t cpu;  /* the number that sched_setaffinity takes */
-    uint32_t node; /* 0 .. nodes - 1, numbered without holes */
+    uint32_t cpu;     /* the number that sched_setaffinity takes */
+    uint32_t node;    /* 0 .. nodes - 1, numbered without holes */
     uint32_t os_node; /* what the kernel calls the memory node it really lies on */
 };
 

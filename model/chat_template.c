@@ -11,7 +11,7 @@ enum {
     MAX_TEMPLATE_BYTES = 1 << 20,  /* the largest published ones have 17 KB */
     MAX_VARIABLE_BYTES = 64 << 20, /* as JSON */
     MAX_OUTPUT_BYTES = 64 << 20,
-    MAX_STEPS = 10 * 1000 * 1000,  /* a message takes a few hundred */
+    MAX_STEPS = 10 * 1000 * 1000, /* a message takes a few hundred */
     MAX_RECURSION = 200,
 };
 

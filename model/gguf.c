@@ -59,8 +59,8 @@ static const struct value_type {
     const char *name;
     uint32_t bytes;
 } value_types[] = {
-    [GGUF_U8] = {"u8", 1},     [GGUF_I8] = {"i8", 1},         [GGUF_U16] = {"u16", 2},  [GGUF_I16] = {"i16", 2},
-    [GGUF_U32] = {"u32", 4},   [GGUF_I32] = {"i32", 4},       [GGUF_F32] = {"f32", 4},  [GGUF_BOOL] = {"bool", 1},
+    [GGUF_U8] = {"u8", 1},         [GGUF_I8] = {"i8", 1},       [GGUF_U16] = {"u16", 2}, [GGUF_I16] = {"i16", 2},
+    [GGUF_U32] = {"u32", 4},       [GGUF_I32] = {"i32", 4},     [GGUF_F32] = {"f32", 4}, [GGUF_BOOL] = {"bool", 1},
     [GGUF_STRING] = {"string", 0}, [GGUF_ARRAY] = {"array", 0}, [GGUF_U64] = {"u64", 8}, [GGUF_I64] = {"i64", 8},
     [GGUF_F64] = {"f64", 8},
 };
@@ -106,8 +106,8 @@ static struct gguf_string read_string(struct cursor *c)
 static enum err cut_off(const struct gguf *g, const char *where, uint64_t index, uint64_t count, struct why *why)
 {
     return because(why, ERR_FORMAT,
-                   "\"%s\": the file ends inside %s %llu of %llu: it is cut off or damaged, get it again", g->name, where,
-                   (unsigned long long)index + 1, (unsigned long long)count);
+                   "\"%s\": the file ends inside %s %llu of %llu: it is cut off or damaged, get it again", g->name,
+                   where, (unsigned long long)index + 1, (unsigned long long)count);
 }
 
 static enum err read_preamble(struct gguf *g, struct cursor *c, struct why *why)
@@ -118,16 +118,19 @@ static enum err read_preamble(struct gguf *g, struct cursor *c, struct why *why)
     uint32_t version = cursor_u32(c);
     uint64_t tensors = cursor_u64(c), keys = cursor_u64(c);
     if (c->bad)
-        return because(why, ERR_FORMAT, "\"%s\": the file ends after %zu bytes, inside its first fields", g->name, g->length);
+        return because(why, ERR_FORMAT, "\"%s\": the file ends after %zu bytes, inside its first fields", g->name,
+                       g->length);
     if ((version & 0xffff) == 0 && version != 0)
         return because(why, ERR_UNSUPPORTED, "\"%s\" is a big-endian GGUF file; convert it to little-endian", g->name);
     if (version != 2 && version != 3)
-        return because(why, ERR_UNSUPPORTED, "\"%s\" is GGUF version %u; versions 2 and 3 can be read", g->name, version);
+        return because(why, ERR_UNSUPPORTED, "\"%s\" is GGUF version %u; versions 2 and 3 can be read", g->name,
+                       version);
     if (keys > MAX_KEYS)
-        return because(why, ERR_FORMAT, "\"%s\" claims %llu keys; %d are the limit", g->name, (unsigned long long)keys, MAX_KEYS);
+        return because(why, ERR_FORMAT, "\"%s\" claims %llu keys; %d are the limit", g->name, (unsigned long long)keys,
+                       MAX_KEYS);
     if (tensors > MAX_TENSORS)
-        return because(why, ERR_FORMAT, "\"%s\" claims %llu tensors; %d are the limit", g->name, (unsigned long long)tensors,
-                       MAX_TENSORS);
+        return because(why, ERR_FORMAT, "\"%s\" claims %llu tensors; %d are the limit", g->name,
+                       (unsigned long long)tensors, MAX_TENSORS);
     g->key_count = (uint32_t)keys;
     g->tensor_count = (uint32_t)tensors;
     return OK;
@@ -144,8 +147,8 @@ static enum err read_array(const struct gguf *g, struct cursor *c, struct key *k
         return because(why, ERR_UNSUPPORTED, "\"%s\": key \"%s\" is an array of arrays; no model needs one", g->name,
                        shown(k->name).text);
     if (k->element >= VALUE_TYPES)
-        return because(why, ERR_FORMAT, "\"%s\": key \"%s\" has elements of unknown type %u", g->name, shown(k->name).text,
-                       k->element);
+        return because(why, ERR_FORMAT, "\"%s\": key \"%s\" has elements of unknown type %u", g->name,
+                       shown(k->name).text, k->element);
     uint64_t least = k->element == GGUF_STRING ? sizeof(uint64_t) : value_types[k->element].bytes;
     uint64_t bytes;
     if (!checked_mul(k->count, least, &bytes) || bytes > c->length - c->at)
@@ -172,7 +175,8 @@ static enum err read_value(const struct gguf *g, struct cursor *c, struct key *k
     if (c->bad)
         return OK; /* the caller says so */
     if (k->type >= VALUE_TYPES)
-        return because(why, ERR_FORMAT, "\"%s\": key \"%s\" has unknown type %u", g->name, shown(k->name).text, k->type);
+        return because(why, ERR_FORMAT, "\"%s\": key \"%s\" has unknown type %u", g->name, shown(k->name).text,
+                       k->type);
     if (k->type == GGUF_ARRAY)
         return read_array(g, c, k, why);
     if (k->type == GGUF_STRING)
@@ -190,8 +194,8 @@ static int compare_keys(const void *a, const void *b)
 static enum err check_name(const struct gguf *g, const char *what, struct gguf_string name, struct why *why)
 {
     if (name.length == 0 || name.length > MAX_NAME_BYTES)
-        return because(why, ERR_FORMAT, "\"%s\": a %s has a name of %zu bytes; 1 to %d are allowed", g->name, what, name.length,
-                       MAX_NAME_BYTES);
+        return because(why, ERR_FORMAT, "\"%s\": a %s has a name of %zu bytes; 1 to %d are allowed", g->name, what,
+                       name.length, MAX_NAME_BYTES);
     return OK;
 }
 
@@ -225,13 +229,14 @@ static enum err read_alignment(struct gguf *g, struct why *why)
     if (err != OK)
         return err;
     if (g->alignment == 0 || g->alignment > MAX_ALIGNMENT || (g->alignment & (g->alignment - 1)) != 0)
-        return because(why, ERR_FORMAT, "\"%s\": key \"general.alignment\" is %u, not a power of two from 1 to %d", g->name,
-                       g->alignment, MAX_ALIGNMENT);
+        return because(why, ERR_FORMAT, "\"%s\": key \"general.alignment\" is %u, not a power of two from 1 to %d",
+                       g->name, g->alignment, MAX_ALIGNMENT);
     return OK;
 }
 
 /* Shape, type and size of one tensor; *offset is relative to data_start, which is not known yet. */
-static enum err read_tensor(const struct gguf *g, struct cursor *c, struct gguf_tensor *t, uint64_t *offset, struct why *why)
+static enum err read_tensor(const struct gguf *g, struct cursor *c, struct gguf_tensor *t, uint64_t *offset,
+                            struct why *why)
 {
     t->name = read_string(c);
     t->dims = cursor_u32(c);
@@ -252,22 +257,24 @@ static enum err read_tensor(const struct gguf *g, struct cursor *c, struct gguf_
 
     const struct tensor_type_traits *traits = tensor_type_traits(type);
     if (!traits)
-        return because(why, ERR_UNSUPPORTED, "\"%s\": tensor \"%s\" has unknown type %u", g->name, shown(t->name).text, type);
+        return because(why, ERR_UNSUPPORTED, "\"%s\": tensor \"%s\" has unknown type %u", g->name, shown(t->name).text,
+                       type);
     t->type = (enum tensor_type)type;
     uint64_t rows;
     if (t->extent[0] == 0 || t->extent[1] == 0 || t->extent[2] == 0 || t->extent[3] == 0 ||
         !checked_mul(t->extent[1], t->extent[2], &rows) || !checked_mul(rows, t->extent[3], &rows) ||
         !checked_mul(t->extent[0] / traits->block_elements, traits->block_bytes, &t->bytes) ||
         !checked_mul(t->bytes, rows, &t->bytes))
-        return because(why, ERR_FORMAT, "\"%s\": tensor \"%s\" has an impossible shape (%llu, %llu, %llu, %llu)", g->name,
-                       shown(t->name).text, (unsigned long long)t->extent[0], (unsigned long long)t->extent[1],
+        return because(why, ERR_FORMAT, "\"%s\": tensor \"%s\" has an impossible shape (%llu, %llu, %llu, %llu)",
+                       g->name, shown(t->name).text, (unsigned long long)t->extent[0], (unsigned long long)t->extent[1],
                        (unsigned long long)t->extent[2], (unsigned long long)t->extent[3]);
     if (t->extent[0] % traits->block_elements != 0)
-        return because(why, ERR_FORMAT, "\"%s\": tensor \"%s\" has rows of %llu elements, no multiple of the %u of a %s block",
-                       g->name, shown(t->name).text, (unsigned long long)t->extent[0], traits->block_elements, traits->name);
+        return because(why, ERR_FORMAT,
+                       "\"%s\": tensor \"%s\" has rows of %llu elements, no multiple of the %u of a %s block", g->name,
+                       shown(t->name).text, (unsigned long long)t->extent[0], traits->block_elements, traits->name);
     if (*offset % g->alignment != 0)
-        return because(why, ERR_FORMAT, "\"%s\": tensor \"%s\" starts at offset %llu, no multiple of the alignment %u", g->name,
-                       shown(t->name).text, (unsigned long long)*offset, g->alignment);
+        return because(why, ERR_FORMAT, "\"%s\": tensor \"%s\" starts at offset %llu, no multiple of the alignment %u",
+                       g->name, shown(t->name).text, (unsigned long long)*offset, g->alignment);
     return OK;
 }
 
@@ -283,8 +290,9 @@ static enum err place_tensors(struct gguf *g, const uint64_t *offsets, uint64_t 
             return because(why, ERR_FORMAT, "\"%s\": tensor \"%s\" starts at the impossible offset %llu", g->name,
                            shown(t->name).text, (unsigned long long)offsets[i]);
         if (end > g->length)
-            return because(why, ERR_FORMAT, "\"%s\": tensor \"%s\" ends at byte %llu of %zu: the file is cut off, get it again",
-                           g->name, shown(t->name).text, (unsigned long long)end, g->length);
+            return because(why, ERR_FORMAT,
+                           "\"%s\": tensor \"%s\" ends at byte %llu of %zu: the file is cut off, get it again", g->name,
+                           shown(t->name).text, (unsigned long long)end, g->length);
         t->data = g->bytes + start;
     }
     return OK;
@@ -313,13 +321,14 @@ static enum err index_tensors(struct gguf *g, struct why *why)
     for (uint32_t i = 1; i < g->tensor_count; i++) {
         const struct gguf_tensor *before = &t[g->by_name[i - 1]], *after = &t[g->by_name[i]];
         if ((uint64_t)(after->data - before->data) < before->bytes)
-            return because(why, ERR_FORMAT, "\"%s\": tensors \"%s\" and \"%s\" overlap", g->name, shown(before->name).text,
-                           shown(after->name).text);
+            return because(why, ERR_FORMAT, "\"%s\": tensors \"%s\" and \"%s\" overlap", g->name,
+                           shown(before->name).text, shown(after->name).text);
     }
     qsort_r(g->by_name, g->tensor_count, sizeof *g->by_name, compare_tensor_names, g->tensors);
     for (uint32_t i = 1; i < g->tensor_count; i++)
         if (compare_names(t[g->by_name[i - 1]].name, t[g->by_name[i]].name) == 0)
-            return because(why, ERR_FORMAT, "\"%s\": tensor \"%s\" stands twice", g->name, shown(t[g->by_name[i]].name).text);
+            return because(why, ERR_FORMAT, "\"%s\": tensor \"%s\" stands twice", g->name,
+                           shown(t[g->by_name[i]].name).text);
     return OK;
 }
 
@@ -413,7 +422,8 @@ enum err gguf_open(struct gguf **out, const char *path, struct why *why)
         goto close;
     }
     if (!S_ISREG(st.st_mode) || st.st_size <= 0) {
-        err = because(why, ERR_FORMAT, "\"%s\" is %s, not a model file", path, S_ISREG(st.st_mode) ? "empty" : "no regular file");
+        err = because(why, ERR_FORMAT, "\"%s\" is %s, not a model file", path,
+                      S_ISREG(st.st_mode) ? "empty" : "no regular file");
         goto close;
     }
     size_t length = (size_t)st.st_size;
@@ -513,7 +523,8 @@ enum err gguf_get_u32(const struct gguf *g, const char *key, bool required, uint
         return because(why, ERR_FORMAT, "\"%s\": key \"%s\" is %lld; it must not be negative", g->name, key,
                        (long long)sign_extend(value, value_types[k->type].bytes));
     if (value > UINT32_MAX)
-        return because(why, ERR_FORMAT, "\"%s\": key \"%s\" is %llu, more than 32 bits hold", g->name, key, (unsigned long long)value);
+        return because(why, ERR_FORMAT, "\"%s\": key \"%s\" is %llu, more than 32 bits hold", g->name, key,
+                       (unsigned long long)value);
     *out = (uint32_t)value;
     return OK;
 }
@@ -562,8 +573,8 @@ enum err gguf_get_string(const struct gguf *g, const char *key, bool required, s
     return OK;
 }
 
-enum err gguf_get_strings(const struct gguf *g, const char *key, bool required, const struct gguf_string **out, uint64_t *count,
-                          struct why *why)
+enum err gguf_get_strings(const struct gguf *g, const char *key, bool required, const struct gguf_string **out,
+                          uint64_t *count, struct why *why)
 {
     const struct key *k;
     *out = NULL;
@@ -578,8 +589,8 @@ enum err gguf_get_strings(const struct gguf *g, const char *key, bool required, 
     return OK;
 }
 
-enum err gguf_get_array(const struct gguf *g, const char *key, bool required, enum gguf_value_type element, const uint8_t **out,
-                        uint64_t *count, struct why *why)
+enum err gguf_get_array(const struct gguf *g, const char *key, bool required, enum gguf_value_type element,
+                        const uint8_t **out, uint64_t *count, struct why *why)
 {
     must((uint32_t)element < VALUE_TYPES && value_types[element].bytes > 0);
     const struct key *k;

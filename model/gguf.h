@@ -19,8 +19,19 @@
 struct gguf; /* opaque */
 
 enum gguf_value_type {
-    GGUF_U8 = 0, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32, GGUF_BOOL, GGUF_STRING, GGUF_ARRAY,
-    GGUF_U64, GGUF_I64, GGUF_F64,
+    GGUF_U8 = 0,
+    GGUF_I8,
+    GGUF_U16,
+    GGUF_I16,
+    GGUF_U32,
+    GGUF_I32,
+    GGUF_F32,
+    GGUF_BOOL,
+    GGUF_STRING,
+    GGUF_ARRAY,
+    GGUF_U64,
+    GGUF_I64,
+    GGUF_F64,
 };
 
 /* A string of the file: not terminated, may hold any byte. */
@@ -57,12 +68,15 @@ bool gguf_is_array(const struct gguf *g, const char *key);
 enum err gguf_get_u32(const struct gguf *g, const char *key, bool required, uint32_t *out, struct why *why);
 enum err gguf_get_f32(const struct gguf *g, const char *key, bool required, float *out, struct why *why);
 enum err gguf_get_bool(const struct gguf *g, const char *key, bool required, bool *out, struct why *why);
-enum err gguf_get_string(const struct gguf *g, const char *key, bool required, struct gguf_string *out, struct why *why);
+enum err gguf_get_string(const struct gguf *g, const char *key, bool required, struct gguf_string *out,
+                         struct why *why);
 
 /* Arrays. count is 0 and OK when the key is absent and not required. */
-enum err gguf_get_strings(const struct gguf *g, const char *key, bool required, const struct gguf_string **out, uint64_t *count, struct why *why);
+enum err gguf_get_strings(const struct gguf *g, const char *key, bool required, const struct gguf_string **out,
+                          uint64_t *count, struct why *why);
 /* Elements of exactly this type, in the file's byte order, perhaps not aligned: read with memcpy. */
-enum err gguf_get_array(const struct gguf *g, const char *key, bool required, enum gguf_value_type element, const uint8_t **out, uint64_t *count, struct why *why);
+enum err gguf_get_array(const struct gguf *g, const char *key, bool required, enum gguf_value_type element,
+                        const uint8_t **out, uint64_t *count, struct why *why);
 
 uint32_t gguf_tensor_count(const struct gguf *g);
 const struct gguf_tensor *gguf_tensor_at(const struct gguf *g, uint32_t index);

@@ -21,8 +21,8 @@ struct symbol {
 };
 
 struct candidate {
-    uint64_t order;    /* the rule's order, then the place of the left symbol */
-    uint32_t bytes;    /* of both symbols; differs when one of them has grown since */
+    uint64_t order; /* the rule's order, then the place of the left symbol */
+    uint32_t bytes; /* of both symbols; differs when one of them has grown since */
     uint32_t id;
 };
 
@@ -30,7 +30,7 @@ struct candidate {
 struct merger {
     struct symbol *symbols;
     struct candidate *heap;
-    size_t count, capacity;           /* symbols */
+    size_t count, capacity; /* symbols */
     size_t heap_count, heap_capacity;
 };
 

@@ -23,7 +23,7 @@ struct special_token {
 struct special_tokens {
     struct special_token *sorted; /* by bytes, then by descending id */
     size_t count;
-    uint32_t first[257];          /* those that begin with byte b stand at [first[b], first[b + 1]) */
+    uint32_t first[257]; /* those that begin with byte b stand at [first[b], first[b + 1]) */
 };
 
 /* Takes over `tokens` (malloc'ed) and sorts them. */

@@ -219,10 +219,8 @@ static enum err load_ids(struct tokenizer *t, const struct gguf *g, struct why *
         const char *key;
         uint32_t *id;
     } keys[] = {
-        {"tokenizer.ggml.bos_token_id", &t->bos},
-        {"tokenizer.ggml.eos_token_id", &t->eos},
-        {"tokenizer.ggml.eot_token_id", &t->eot},
-        {"tokenizer.ggml.padding_token_id", &t->pad},
+        {"tokenizer.ggml.bos_token_id", &t->bos},         {"tokenizer.ggml.eos_token_id", &t->eos},
+        {"tokenizer.ggml.eot_token_id", &t->eot},         {"tokenizer.ggml.padding_token_id", &t->pad},
         {"tokenizer.ggml.unknown_token_id", &t->unknown},
     };
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
@@ -240,10 +238,25 @@ static enum err load_ids(struct tokenizer *t, const struct gguf *g, struct why *
 static bool ends_by_name(struct token_text text)
 {
     static const char *const names[] = {
-        "<|im_end|>", "<|eot_id|>",  "<|eom_id|>",           "<|end|>",            "<end_of_turn>",
-        "<turn|>",    "<|eot|>",     "<|endoftext|>",        "<|end_of_text|>",    "<|return|>",
-        "<|call|>",   "<EOT>",       "_<EOT>",               "< EOT >",            "[EOT]",
-        "[EOS]",      "<|END_OF_TURN_TOKEN|>", "<end_of_utterance>", DEEPSEEK_END,
+        "<|im_end|>",
+        "<|eot_id|>",
+        "<|eom_id|>",
+        "<|end|>",
+        "<end_of_turn>",
+        "<turn|>",
+        "<|eot|>",
+        "<|endoftext|>",
+        "<|end_of_text|>",
+        "<|return|>",
+        "<|call|>",
+        "<EOT>",
+        "_<EOT>",
+        "< EOT >",
+        "[EOT]",
+        "[EOS]",
+        "<|END_OF_TURN_TOKEN|>",
+        "<end_of_utterance>",
+        DEEPSEEK_END,
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strlen(names[i]) == text.length && memcmp(names[i], text.at, text.length) == 0)

@@ -27,35 +27,35 @@ enum tokenizer_kind { KIND_BPE, KIND_SPM };
 
 struct tokenizer {
     enum tokenizer_kind kind;
-    uint32_t count;             /* tokens */
-    char *bytes;                /* all spellings, then all pieces */
-    struct token_text *texts;   /* (count) as the vocabulary spells them */
-    struct token_text *pieces;  /* (count) as a text has them */
-    uint8_t *types;             /* (count) enum token_type */
+    uint32_t count;            /* tokens */
+    char *bytes;               /* all spellings, then all pieces */
+    struct token_text *texts;  /* (count) as the vocabulary spells them */
+    struct token_text *pieces; /* (count) as a text has them */
+    uint8_t *types;            /* (count) enum token_type */
     size_t longest_text, longest_piece;
 
-    struct text_map by_text;              /* without control tokens and the unknown token: what plain text may become */
-    struct special_tokens user_defined;   /* recognised in every text */
-    struct special_tokens specials;       /* these, control tokens and the unknown token */
-    uint32_t byte_tokens[256];            /* TOKEN_NONE: the vocabulary has none */
+    struct text_map by_text;            /* without control tokens and the unknown token: what plain text may become */
+    struct special_tokens user_defined; /* recognised in every text */
+    struct special_tokens specials;     /* these, control tokens and the unknown token */
+    uint32_t byte_tokens[256];          /* TOKEN_NONE: the vocabulary has none */
 
     uint32_t bos, eos, eot, pad, unknown; /* TOKEN_NONE: none */
     bool adds_bos, adds_eos, adds_space;
-    bool strips_after_special;            /* blanks behind a special token belong to it (Phi-3) */
-    uint32_t *ends;                       /* ascending */
+    bool strips_after_special; /* blanks behind a special token belong to it (Phi-3) */
+    uint32_t *ends;            /* ascending */
     size_t end_count;
 
-    struct pretokenizer *pretokenizer;    /* KIND_BPE */
-    struct merge_map merges;              /* KIND_BPE */
-    float *scores;                        /* KIND_SPM: (count), the larger the earlier */
-    bool words_are_apart;                 /* KIND_SPM: no token has a blank behind something else */
+    struct pretokenizer *pretokenizer; /* KIND_BPE */
+    struct merge_map merges;           /* KIND_BPE */
+    float *scores;                     /* KIND_SPM: (count), the larger the earlier */
+    bool words_are_apart;              /* KIND_SPM: no token has a blank behind something else */
 };
 
 /* What one call of encode needs beside the tokenizer. Zeroed before first use. */
 struct encoding {
     struct merger merger;
     struct word_list words;
-    char *text;        /* a kind's own form of the text */
+    char *text; /* a kind's own form of the text */
     size_t text_room;
 };
 

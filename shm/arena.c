@@ -260,7 +260,8 @@ static enum err check_same_server(const struct arena *a, uint64_t model_hash, co
     /* Relaxed: its writer is dead. */
     uint32_t takeovers = atomic_load_explicit(&h->takeovers, memory_order_relaxed);
     if (takeovers >= TAKEOVERS_MOST)
-        return because(why, ERR_FORMAT, "%u servers in a row died with the memory of server \"%s\"", takeovers, a->home.name);
+        return because(why, ERR_FORMAT, "%u servers in a row died with the memory of server \"%s\"", takeovers,
+                       a->home.name);
     if (h->model_hash != model_hash)
         return because(why, ERR_FORMAT,
                        "the memory of server \"%s\" belongs to another model (hash %016llx, now %016llx)", a->home.name,

@@ -65,7 +65,8 @@ static void check_segments(const struct check *c)
     for (uint32_t group = 0; group < g->groups; group++)
         check_segment(c, "work", group, c->arena->layout.group_work_bytes);
     if (NOW(arena_header(c->arena)->weights_built) >> g->nodes)
-        found(c, 8, "weights of nodes are called whole that there are not: %llx", (unsigned long long)NOW(arena_header(c->arena)->weights_built));
+        found(c, 8, "weights of nodes are called whole that there are not: %llx",
+              (unsigned long long)NOW(arena_header(c->arena)->weights_built));
 }
 
 static void check_parent(const struct check *c, page_id page, const struct page_descriptor *d)
@@ -92,8 +93,8 @@ static void check_page(const struct check *c, page_id page)
     else if (state != PAGE_FREE && NOW(d->generation) == 0)
         found(c, 2, "page %u is %s and was never taken", page, page_state_name((enum page_state)state));
     if (d->page_class != place.page_class || d->node != place.node)
-        found(c, 2, "page %u calls itself one of class %u and node %u; by its number it is of class %u and node %u", page, d->page_class, d->node,
-              place.page_class, place.node);
+        found(c, 2, "page %u calls itself one of class %u and node %u; by its number it is of class %u and node %u",
+              page, d->page_class, d->node, place.page_class, place.node);
     if (!is_sealed(d))
         return;
     c->report->sealed++;
@@ -108,16 +109,19 @@ static void check_row(const struct check *c, uint32_t slot, const struct session
     const struct arena *a = c->arena;
     if (sequence_row_generation(a, slot) != NOW(s->generation))
         return;
-    uint32_t needed = (session_progress(s).kv + PAGE_TOKENS - 1) / PAGE_TOKENS, length = sequence_row_length(a, slot, 0);
+    uint32_t needed = (session_progress(s).kv + PAGE_TOKENS - 1) / PAGE_TOKENS,
+             length = sequence_row_length(a, slot, 0);
     if (length > a->layout.row_entries[0] || length < needed) {
-        found(c, 6, "the row of session slot %u has %u pages, where %u to %u can be", slot, length, needed, a->layout.row_entries[0]);
+        found(c, 6, "the row of session slot %u has %u pages, where %u to %u can be", slot, length, needed,
+              a->layout.row_entries[0]);
         return;
     }
     for (uint32_t i = 0; i < needed; i++) {
         struct page_name entry = sequence_row_entry(a, slot, 0, i);
         if (entry.page >= c->report->pages || page_place(&a->geometry, &a->layout, entry.page).page_class != 0 ||
             entry.generation > NOW(page_at(c, entry.page)->generation)) {
-            found(c, 6, "the row of session slot %u names page %u.%u, which is none", slot, entry.page, entry.generation);
+            found(c, 6, "the row of session slot %u names page %u.%u, which is none", slot, entry.page,
+                  entry.generation);
             continue;
         }
         const struct page_descriptor *d = page_at(c, entry.page);
@@ -144,7 +148,8 @@ static void check_session(const struct check *c, uint32_t slot)
         check_row(c, slot, s);
 }
 
-enum err fsck_run(struct fsck_report *out, const struct segment_home *home, fsck_fault_fn fault, void *arg, struct why *why)
+enum err fsck_run(struct fsck_report *out, const struct segment_home *home, fsck_fault_fn fault, void *arg,
+                  struct why *why)
 {
     struct arena arena;
     struct why reason;

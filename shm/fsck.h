@@ -32,7 +32,8 @@ struct fsck_report {
 typedef void (*fsck_fault_fn)(void *arg, uint32_t rule, const char *sentence);
 
 /* ERR_INVALID: there is no such memory. Everything else that is wrong is a fault. */
-enum err fsck_run(struct fsck_report *out, const struct segment_home *home, fsck_fault_fn fault, void *arg, struct why *why);
+enum err fsck_run(struct fsck_report *out, const struct segment_home *home, fsck_fault_fn fault, void *arg,
+                  struct why *why);
 
 uint32_t fsck_faults(const struct fsck_report *report);
 

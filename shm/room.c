@@ -40,7 +40,8 @@ static uint64_t memory_of_machine(void)
 }
 
 /* Under a limit, file pages that nobody has used of late count as free, as they do in MemAvailable. */
-static uint64_t memory_under_limit(const char *limit_path, const char *usage_path, const char *stat_path, const char *stat_key)
+static uint64_t memory_under_limit(const char *limit_path, const char *usage_path, const char *stat_path,
+                                   const char *stat_key)
 {
     uint64_t limit, usage, idle = 0;
     if (!read_number(limit_path, "", &limit) || !read_number(usage_path, "", &usage)) /* "max" is no number */
@@ -52,10 +53,11 @@ static uint64_t memory_under_limit(const char *limit_path, const char *usage_pat
 
 static uint64_t memory_of_container(void)
 {
-    uint64_t now = memory_under_limit("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat",
-                                      "inactive_file ");
-    uint64_t before = memory_under_limit("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-                                         "/sys/fs/cgroup/memory/memory.stat", "total_inactive_file "); /* cgroups of version 1 */
+    uint64_t now = memory_under_limit("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current",
+                                      "/sys/fs/cgroup/memory.stat", "inactive_file ");
+    uint64_t before =
+        memory_under_limit("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+                           "/sys/fs/cgroup/memory/memory.stat", "total_inactive_file "); /* cgroups of version 1 */
     return now < before ? now : before;
 }
 
@@ -98,12 +100,14 @@ enum err room_check(const char *directory, uint64_t wanted, struct why *why)
     if (err != OK || wanted <= room_bytes(&room))
         return err;
     if (wanted > room.memory)
-        return because(why, ERR_FULL,
-                       "could not reserve %.1f MiB of shared memory: there are %.1f MiB of memory left; give --kv-memory less, or "
-                       "serve where there is more",
-                       mib(wanted), mib(room.memory));
-    return because(why, ERR_FULL,
-                   "could not reserve %.1f MiB of shared memory: %.200s has %.1f MiB left; give --kv-memory less, make it larger "
-                   "(mount -o remount,size=…, in a container --shm-size), or name another tmpfs with --shm-dir",
-                   mib(wanted), *directory ? directory : POSIX_DIRECTORY, mib(room.file_system));
+        return because(
+            why, ERR_FULL,
+            "could not reserve %.1f MiB of shared memory: there are %.1f MiB of memory left; give --kv-memory less, or "
+            "serve where there is more",
+            mib(wanted), mib(room.memory));
+    return because(
+        why, ERR_FULL,
+        "could not reserve %.1f MiB of shared memory: %.200s has %.1f MiB left; give --kv-memory less, make it larger "
+        "(mount -o remount,size=…, in a container --shm-size), or name another tmpfs with --shm-dir",
+        mib(wanted), *directory ? directory : POSIX_DIRECTORY, mib(room.file_system));
 }

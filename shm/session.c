@@ -27,8 +27,8 @@ void session_commit(struct session_slot *s, struct session_progress progress)
     must(progress.kv <= progress.tokens);
     uint32_t before = session_progress(s).tokens;
     if (progress.tokens > before)
-        s->tokens_crc[progress.tokens % 2] =
-            crc32c(before ? s->tokens_crc[before % 2] : 0, s->tokens + before, (progress.tokens - before) * sizeof *s->tokens);
+        s->tokens_crc[progress.tokens % 2] = crc32c(before ? s->tokens_crc[before % 2] : 0, s->tokens + before,
+                                                    (progress.tokens - before) * sizeof *s->tokens);
     /* Release: the tokens below are stored before; pairs with session_progress in the next coordinator. */
     atomic_store_explicit(&s->commit, (uint64_t)progress.kv << 32 | progress.tokens, memory_order_release);
 }
@@ -250,12 +250,14 @@ uint32_t session_slots_take(struct session_slots *slots)
 
 static enum session_state state_of(const struct session_slots *slots, uint32_t slot)
 {
-    return (enum session_state)atomic_load_explicit(&session_at(slots->arena, slot)->state, memory_order_relaxed); /* our own store */
+    return (enum session_state)atomic_load_explicit(&session_at(slots->arena, slot)->state,
+                                                    memory_order_relaxed); /* our own store */
 }
 
 void session_slots_keep(struct session_slots *slots, uint32_t slot, uint64_t last_plan)
 {
-    atomic_store_explicit(&session_at(slots->arena, slot)->last_plan, last_plan, memory_order_relaxed); /* as in release */
+    atomic_store_explicit(&session_at(slots->arena, slot)->last_plan, last_plan,
+                          memory_order_relaxed); /* as in release */
     move(slots, slot, SESSION_KEPT);
     slots->kept[slots->kept_count++] = slot;
 }
@@ -270,7 +272,8 @@ bool session_slots_hold(const struct session_slots *slots, uint32_t slot, uint32
 {
     enum session_state state = state_of(slots, slot);
     return (state == SESSION_LIVE || state == SESSION_KEPT) &&
-           atomic_load_explicit(&session_at(slots->arena, slot)->generation, memory_order_relaxed) == generation; /* our own store */
+           atomic_load_explicit(&session_at(slots->arena, slot)->generation, memory_order_relaxed) ==
+               generation; /* our own store */
 }
 
 void session_slots_release(struct session_slots *slots, uint32_t slot, uint64_t last_plan)

@@ -8,23 +8,23 @@
 #include "worker/worker.h"
 
 /* X(option, argument or not, its name, text) */
-#define OPTIONS(X)                                                                                      \
-    X("name", required_argument, "NAME", "of the server (required)")                                    \
-    X("slot", required_argument, "N", "its place in shared memory (required)")                          \
-    X("generation", required_argument, "N", "of that place, as the coordinator prepared it (required)") \
-    X("shm-dir", required_argument, "DIR", "tmpfs that holds the shared memory; empty: /dev/shm")       \
-    X("channel", required_argument, "DIR",                                                              \
-      "directory of the coordinator's socket; default: where it is for that name")                      \
-    X("kernels", required_argument, "SET", "kernel set instead of the best one")                        \
+#define OPTIONS(X)                                                                                                     \
+    X("name", required_argument, "NAME", "of the server (required)")                                                   \
+    X("slot", required_argument, "N", "its place in shared memory (required)")                                         \
+    X("generation", required_argument, "N", "of that place, as the coordinator prepared it (required)")                \
+    X("shm-dir", required_argument, "DIR", "tmpfs that holds the shared memory; empty: /dev/shm")                      \
+    X("channel", required_argument, "DIR",                                                                             \
+      "directory of the coordinator's socket; default: where it is for that name")                                     \
+    X("kernels", required_argument, "SET", "kernel set instead of the best one")                                       \
     X("prefill", required_argument, "HOW", "exact or blas: who multiplies float weights with prompts; default: exact") \
-    X("activations", required_argument, "HOW", "int8 or f32: what inputs of quantised weights are; default: int8")  \
-    X("group", required_argument, "N",                                                                  \
-      "whose memory to map before saying hello; default: the only one, if there is only one")           \
-    X("cores", required_argument, "N", "that the group may run on; default: all that this process may") \
-    X("parent", required_argument, "PID", "process without which this one ends")                        \
-    X("log-level", required_argument, "LEVEL", "debug, info, warn or error; default: info")             \
-    X("model", required_argument, "FILE", "that it may be told to build weights from")                 \
-    X("no-pin", no_argument, "", "stays on no core")                                                    \
+    X("activations", required_argument, "HOW", "int8 or f32: what inputs of quantised weights are; default: int8")     \
+    X("group", required_argument, "N",                                                                                 \
+      "whose memory to map before saying hello; default: the only one, if there is only one")                          \
+    X("cores", required_argument, "N", "that the group may run on; default: all that this process may")                \
+    X("parent", required_argument, "PID", "process without which this one ends")                                       \
+    X("log-level", required_argument, "LEVEL", "debug, info, warn or error; default: info")                            \
+    X("model", required_argument, "FILE", "that it may be told to build weights from")                                 \
+    X("no-pin", no_argument, "", "stays on no core")                                                                   \
     X("no-sandbox", no_argument, "", "keeps its rights, for debuggers")
 
 const char *worker_usage(void)
@@ -75,9 +75,15 @@ static enum err take(struct worker_options *o, const char *option, const char *t
         const char *option, **string;
         uint32_t *number;
     } places[] = {
-        {"name", &o->name, NULL},       {"shm-dir", &o->shm_dir, NULL}, {"channel", &o->channel, NULL},
-        {"model", &o->model, NULL},     {"kernels", &o->kernels, NULL}, {"slot", NULL, &o->slot},       {"generation", NULL, &o->generation},
-        {"group", NULL, &o->group},     {"cores", NULL, &o->cores},
+        {"name", &o->name, NULL},
+        {"shm-dir", &o->shm_dir, NULL},
+        {"channel", &o->channel, NULL},
+        {"model", &o->model, NULL},
+        {"kernels", &o->kernels, NULL},
+        {"slot", NULL, &o->slot},
+        {"generation", NULL, &o->generation},
+        {"group", NULL, &o->group},
+        {"cores", NULL, &o->cores},
     };
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
         if (strcmp(option, places[i].option) != 0)
@@ -115,7 +121,8 @@ enum err worker_options_parse(struct worker_options *o, int argc, char **argv, s
 #undef X
             {NULL, 0, NULL, 0},
     };
-    *o = (struct worker_options){.slot = UINT32_MAX, .group = WORKER_GROUP_NONE, .pin = true, .sandbox = true, .log_level = LOG_INFO};
+    *o = (struct worker_options){
+        .slot = UINT32_MAX, .group = WORKER_GROUP_NONE, .pin = true, .sandbox = true, .log_level = LOG_INFO};
     optind = 0; /* glibc: start over, also in a second call */
     opterr = 0;
     int which, found;

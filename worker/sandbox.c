@@ -153,11 +153,31 @@ static const int allowed_calls[] = {
  * library asks the system one thing or another (glibc 2.36: qsort, how much memory there is), and does without an answer.
  */
 static const int deadly_calls[] = {
-    SYS_socket, SYS_socketpair, SYS_connect, SYS_bind, SYS_listen, SYS_accept4, SYS_execve, SYS_execveat, SYS_clone, SYS_clone3,
-    SYS_ptrace, SYS_process_vm_readv, SYS_process_vm_writev, SYS_tkill, SYS_pidfd_send_signal, SYS_unshare, SYS_setns, SYS_bpf,
-    SYS_mount, SYS_init_module, SYS_finit_module, SYS_keyctl,
+    SYS_socket,
+    SYS_socketpair,
+    SYS_connect,
+    SYS_bind,
+    SYS_listen,
+    SYS_accept4,
+    SYS_execve,
+    SYS_execveat,
+    SYS_clone,
+    SYS_clone3,
+    SYS_ptrace,
+    SYS_process_vm_readv,
+    SYS_process_vm_writev,
+    SYS_tkill,
+    SYS_pidfd_send_signal,
+    SYS_unshare,
+    SYS_setns,
+    SYS_bpf,
+    SYS_mount,
+    SYS_init_module,
+    SYS_finit_module,
+    SYS_keyctl,
 #ifdef SYS_fork
-    SYS_fork, SYS_vfork,
+    SYS_fork,
+    SYS_vfork,
 #endif
 #ifndef QUIRE_FAULTS
     SYS_kill,

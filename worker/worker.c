@@ -21,7 +21,7 @@
 #include "worker/step.h"
 
 enum {
-    WAIT_MS = 250, /* for a command; then a sign of life and another look at the stop flag */
+    WAIT_MS = 250,         /* for a command; then a sign of life and another look at the stop flag */
     TOUCH_BYTES = 4 << 20, /* of memory at a time, while idle: well under a millisecond */
     PROGRESS_US = 250 * 1000,
     COMPUTING_NICE = 5, /* the coordinator and libzmq's threads go first */

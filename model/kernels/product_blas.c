@@ -39,8 +39,8 @@ static enum err warm_up(struct why *why)
     float *memory = calloc(3 * (size_t)COUNT, sizeof *memory);
     if (!memory)
         return because(why, ERR_NOMEM, "no memory to try OpenBLAS");
-    sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, WARM_TOKENS, WARM_TOKENS, WARM_TOKENS, 1, memory, WARM_TOKENS, memory + COUNT,
-          WARM_TOKENS, 0, memory + 2 * COUNT, WARM_TOKENS);
+    sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, WARM_TOKENS, WARM_TOKENS, WARM_TOKENS, 1, memory, WARM_TOKENS,
+          memory + COUNT, WARM_TOKENS, 0, memory + 2 * COUNT, WARM_TOKENS);
     free(memory);
     return OK;
 }
@@ -49,7 +49,7 @@ enum err product_blas_load(struct why *why)
 {
     if (sgemm)
         return OK;
-    setenv("OPENBLAS_NUM_THREADS", "1", 1); /* read at load: no thread is ever started */
+    setenv("OPENBLAS_NUM_THREADS", "1", 1);                            /* read at load: no thread is ever started */
     void *library = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL); /* stays until the process ends */
     __typeof__(openblas_set_num_threads) *set_threads = NULL;
     if (library) {
@@ -58,8 +58,10 @@ enum err product_blas_load(struct why *why)
     }
     if (!set_threads || !sgemm) {
         sgemm = NULL;
-        return because(why, ERR_UNSUPPORTED, "could not load OpenBLAS for --prefill blas: %.200s; install libopenblas0 or serve with --prefill exact",
-                       dlerror());
+        return because(
+            why, ERR_UNSUPPORTED,
+            "could not load OpenBLAS for --prefill blas: %.200s; install libopenblas0 or serve with --prefill exact",
+            dlerror());
     }
     set_threads(1); /* also where the build of OpenBLAS reads no such variable */
     return warm_up(why);
@@ -79,8 +81,8 @@ static void widen(const struct kernels *kernels, enum tensor_type type, const ui
 }
 
 /* panel (k_count, PANEL_ROWS): inputs from first_k on of `tiles` row tiles from first_tile on. */
-static void fill_panel(const struct kernels *kernels, const struct tile_matrix *w, uint32_t first_tile, uint32_t tiles, uint32_t first_k,
-                       uint32_t k_count, float *panel)
+static void fill_panel(const struct kernels *kernels, const struct tile_matrix *w, uint32_t first_tile, uint32_t tiles,
+                       uint32_t first_k, uint32_t k_count, float *panel)
 {
     uint64_t tile_bytes = 0;
     must(tiles_row_tile_bytes(w->type, w->cols, &tile_bytes));
@@ -109,8 +111,8 @@ void product_blas(const struct kernels *kernels, const struct tile_matrix *w, ui
             count = least(PANEL_K, w->cols - k);
             fill_panel(kernels, w, tile, tiles, k, count, panel);
             float keep = k > 0 || mode == PRODUCT_ADD ? 1 : 0; /* of what stands in y */
-            sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)a->tokens, (blasint)rows, (blasint)count, 1, a->x + k,
-                  (blasint)a->x_stride, panel, PANEL_ROWS, keep, y + row, (blasint)y_stride);
+            sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)a->tokens, (blasint)rows, (blasint)count, 1,
+                  a->x + k, (blasint)a->x_stride, panel, PANEL_ROWS, keep, y + row, (blasint)y_stride);
         }
     }
 }

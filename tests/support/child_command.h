@@ -3,7 +3,7 @@
 #define QUIRE_TESTS_CHILD_COMMAND_H
 
 struct command_result {
-    int exit_code; /* -1: it died */
+    int exit_code;               /* -1: it died */
     char out[4096], error[4096]; /* terminated; longer ones are cut */
 };
 

@@ -39,7 +39,8 @@ struct client {
     uint32_t stop_id;    /* UINT32_MAX: none */
     uint32_t stop_after; /* tokens, then `token` says stop; 0: never */
     bool keep;           /* not given to somebody else when it has ended */
-    uint32_t slot, slot_generation; /* where it stood before it was parked or its coordinator died; generation 0: nowhere */
+    uint32_t slot,
+        slot_generation; /* where it stood before it was parked or its coordinator died; generation 0: nowhere */
 
     uint32_t tokens[FAKE_CONTEXT_MAX]; /* heard */
     uint32_t heard, scored, cached;

@@ -167,7 +167,8 @@ static void run_batch(struct engine *e, const struct batch *b)
     pthread_barrier_destroy(&barrier);
 }
 
-void engine_step(struct engine *e, struct sequence *sequences, const uint32_t *take, uint32_t count, float *const *logits)
+void engine_step(struct engine *e, struct sequence *sequences, const uint32_t *take, uint32_t count,
+                 float *const *logits)
 {
     const struct model *m = &e->rig->m;
     struct batch_run runs[RIG_CAPACITY];
@@ -178,7 +179,8 @@ void engine_step(struct engine *e, struct sequence *sequences, const uint32_t *t
         if (take[i] == 0)
             continue;
         assert_true(b.tokens + take[i] <= RIG_CAPACITY && s->done + take[i] <= s->count);
-        runs[b.run_count++] = (struct batch_run){.first_row = b.tokens, .count = take[i], .position = s->done, .pages = s->pages};
+        runs[b.run_count++] =
+            (struct batch_run){.first_row = b.tokens, .count = take[i], .position = s->done, .pages = s->pages};
         memcpy(ids + b.tokens, s->ids + s->done, take[i] * sizeof *ids);
         b.tokens += take[i];
     }

@@ -60,7 +60,8 @@ void engine_close(struct engine *e);
  * One step: the next take[i] tokens of sequence i, for all i with take[i] > 0. logits[i] (may be NULL) receives
  * (take[i], vocab) floats: a row for each of its tokens.
  */
-void engine_step(struct engine *e, struct sequence *sequences, const uint32_t *take, uint32_t count, float *const *logits);
+void engine_step(struct engine *e, struct sequence *sequences, const uint32_t *take, uint32_t count,
+                 float *const *logits);
 
 /* The whole rest of one sequence in steps of at most `chunk` tokens; logits (rest, vocab). */
 void engine_feed(struct engine *e, struct sequence *s, uint32_t chunk, float *logits);

@@ -68,8 +68,10 @@ static void rotate(double *x, const struct model *m, const float *freqs, uint32_
         for (uint32_t h = 0; h < heads; h++)
             for (uint32_t i = 0; i < m->rope_pairs; i++) {
                 double *pair = x + ((size_t)t * heads + h) * m->head_dim + 2 * i;
-                double angle = t * pow((double)m->rope_base, -2.0 * i / (2.0 * m->rope_pairs)) / (freqs ? (double)freqs[i] : 1.0);
-                double even = pair[0] * cos(angle) - pair[1] * sin(angle), odd = pair[0] * sin(angle) + pair[1] * cos(angle);
+                double angle =
+                    t * pow((double)m->rope_base, -2.0 * i / (2.0 * m->rope_pairs)) / (freqs ? (double)freqs[i] : 1.0);
+                double even = pair[0] * cos(angle) - pair[1] * sin(angle),
+                       odd = pair[0] * sin(angle) + pair[1] * cos(angle);
                 pair[0] = even;
                 pair[1] = odd;
             }
@@ -86,7 +88,8 @@ static double exchange(double *own, const uint8_t *page_value)
 }
 
 /* K lies as [head_dim / 2][16][2] in its page, V as [16][head_dim]. */
-static double take_from_pages(double *k, double *v, const struct model *m, uint32_t layer, uint8_t *const *pages, uint32_t count)
+static double take_from_pages(double *k, double *v, const struct model *m, uint32_t layer, uint8_t *const *pages,
+                              uint32_t count)
 {
     double worst = 0;
     for (uint32_t t = 0; t < count; t++)
@@ -94,14 +97,17 @@ static double take_from_pages(double *k, double *v, const struct model *m, uint3
             for (uint32_t i = 0; i < m->head_dim; i++) {
                 const uint8_t *page = pages[t / 16];
                 size_t at = ((size_t)t * m->kv_heads + h) * m->head_dim + i;
-                double excess_k = exchange(&k[at], page + model_page_k_offset(m, layer, h) + ((i / 2 * 16 + t % 16) * 2 + i % 2) * 2);
-                double excess_v = exchange(&v[at], page + model_page_v_offset(m, layer, h) + (t % 16 * m->head_dim + i) * 2);
+                double excess_k =
+                    exchange(&k[at], page + model_page_k_offset(m, layer, h) + ((i / 2 * 16 + t % 16) * 2 + i % 2) * 2);
+                double excess_v =
+                    exchange(&v[at], page + model_page_v_offset(m, layer, h) + (t % 16 * m->head_dim + i) * 2);
                 worst = fmax(worst, fmax(excess_k, excess_v));
             }
     return worst;
 }
 
-static void attend(double *out, const double *q, const double *k, const double *v, const struct model *m, uint32_t count)
+static void attend(double *out, const double *q, const double *k, const double *v, const struct model *m,
+                   uint32_t count)
 {
     uint32_t d = m->head_dim, group = m->heads / m->kv_heads;
     double *p = room(count, sizeof *p);
@@ -126,10 +132,12 @@ static void attend(double *out, const double *q, const double *k, const double *
     free(p);
 }
 
-double plain_llama(const struct model *m, const struct gguf *g, const uint32_t *ids, uint32_t count, uint8_t *const *pages, float *logits)
+double plain_llama(const struct model *m, const struct gguf *g, const uint32_t *ids, uint32_t count,
+                   uint8_t *const *pages, float *logits)
 {
     double worst = 0;
-    uint32_t q_dim = m->heads * m->head_dim, kv_dim = m->kv_heads * m->head_dim, wide = m->ffn > m->vocab ? m->ffn : m->vocab;
+    uint32_t q_dim = m->heads * m->head_dim, kv_dim = m->kv_heads * m->head_dim,
+             wide = m->ffn > m->vocab ? m->ffn : m->vocab;
     double *hidden = room((size_t)count * m->dim, sizeof *hidden), *x = room((size_t)count * m->dim, sizeof *x);
     double *q = room((size_t)count * q_dim, sizeof *q), *attn = room((size_t)count * q_dim, sizeof *attn);
     double *k = room((size_t)count * kv_dim, sizeof *k), *v = room((size_t)count * kv_dim, sizeof *v);

@@ -14,6 +14,7 @@
  * logits (count, vocab). With pages, attention takes K and V from there, where somebody else has put them rounded to f16,
  * instead of its own; returned is by how much the worst of them is farther from its own than half a step of f16.
  */
-double plain_llama(const struct model *m, const struct gguf *g, const uint32_t *ids, uint32_t count, uint8_t *const *pages, float *logits);
+double plain_llama(const struct model *m, const struct gguf *g, const uint32_t *ids, uint32_t count,
+                   uint8_t *const *pages, float *logits);
 
 #endif

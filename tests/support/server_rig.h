@@ -26,7 +26,8 @@ struct server_rig {
 };
 
 struct server_sizes {
-    uint32_t step_tokens, logit_rows, workers, groups, pages, result_rows; /* 0: a default that is enough for small tests */
+    uint32_t step_tokens, logit_rows, workers, groups, pages,
+        result_rows; /* 0: a default that is enough for small tests */
 };
 
 /* file as in rig_find(). False: it is not there. Weights are not built. */

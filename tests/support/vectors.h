@@ -10,9 +10,9 @@
 
 /* Each skips the running test, with a message, when the file is not there; whatever else is wrong fails it. */
 void vectors_path(const char *file, char path[512]);
-json_t *vectors_json(const char *file);           /* the caller owns a reference */
-char *vectors_text(const char *file, size_t *length); /* malloc'ed */
-struct tokenizer *vectors_tokenizer(const char *file);  /* of a GGUF file; "models/…" stands in the repository */
+json_t *vectors_json(const char *file);                /* the caller owns a reference */
+char *vectors_text(const char *file, size_t *length);  /* malloc'ed */
+struct tokenizer *vectors_tokenizer(const char *file); /* of a GGUF file; "models/…" stands in the repository */
 
 /* Encodes or fails; the caller calls token_list_fini. */
 struct token_list vectors_encode(const struct tokenizer *t, const char *text, size_t length, bool special);

@@ -27,10 +27,12 @@ static void every_option_lands_in_its_place(void **state)
     (void)state;
     struct worker_options o;
     struct why why;
-    assert_int_equal(parse(&o, &why,
-                           "--name n --slot 3 --generation 7 --shm-dir /d --channel /c --kernels avx2 --group 1 "
-                           "--cores 4 --parent 99 --log-level warn --no-pin --prefill blas --activations f32 --model m.gguf --no-sandbox"),
-                     OK);
+    assert_int_equal(
+        parse(
+            &o, &why,
+            "--name n --slot 3 --generation 7 --shm-dir /d --channel /c --kernels avx2 --group 1 "
+            "--cores 4 --parent 99 --log-level warn --no-pin --prefill blas --activations f32 --model m.gguf --no-sandbox"),
+        OK);
     assert_string_equal(o.name, "n");
     assert_string_equal(o.shm_dir, "/d");
     assert_string_equal(o.channel, "/c");
@@ -101,9 +103,9 @@ static void a_wrong_line_is_refused_by_name(void **state)
 static void the_usage_names_every_option(void **state)
 {
     (void)state;
-    static const char *const options[] = {"--name",  "--slot",  "--generation", "--shm-dir",   "--channel", "--kernels",
-                                          "--group", "--cores", "--parent",     "--log-level", "--no-pin",
-                                          "--model", "--prefill", "--activations", "--no-sandbox"};
+    static const char *const options[] = {"--name",    "--slot",  "--generation", "--shm-dir",     "--channel",
+                                          "--kernels", "--group", "--cores",      "--parent",      "--log-level",
+                                          "--no-pin",  "--model", "--prefill",    "--activations", "--no-sandbox"};
     for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
         assert_non_null(strstr(worker_usage(), options[i]));
 }

@@ -39,7 +39,13 @@ static void what_cannot_become_a_character_comes_out_at_once(void **state)
     struct detokenizer d;
     char out[64];
     detokenizer_init(&d);
-    assert_text(out, PUSH(&d, "a\xFF" "b", out), "a\xEF\xBF\xBD" "b");
+    assert_text(out,
+                PUSH(&d,
+                     "a\xFF"
+                     "b",
+                     out),
+                "a\xEF\xBF\xBD"
+                "b");
     assert_int_equal(PUSH(&d, "\xE4\xB8", out), 0);
     assert_text(out, PUSH(&d, "x", out), "\xEF\xBF\xBDx");
     assert_text(out, PUSH(&d, "\xED\xA0", out), "\xEF\xBF\xBD\xEF\xBF\xBD"); /* would be a surrogate */

@@ -183,7 +183,7 @@ static void hash_tells_weights_and_metadata_apart(void **state)
 {
     (void)state;
     struct file a = small_file(), b = small_file(), c = small_file();
-    b.bytes[40] ^= 1;              /* in the name */
+    b.bytes[40] ^= 1;               /* in the name */
     c.bytes[c.length - 18] ^= 0x55; /* in the middle of the second tensor */
     struct gguf *g = accepted(&a);
     uint64_t hash = gguf_hash(g);
@@ -256,8 +256,21 @@ static void cut_at_every_byte_is_refused(void **state)
 static void every_integer_at_its_boundaries_is_survived(void **state)
 {
     (void)state;
-    const uint64_t values[] = {0, 1, 2, 31, 0x7fffffff, 0x80000000, 0xfffffff0, 0xffffffff, 0x100000000, 0x0fffffffffffffff,
-                               0x1fffffffffffffff, 0x7fffffffffffffff, 0x8000000000000000, 0xffffffffffffffe0, 0xffffffffffffffff};
+    const uint64_t values[] = {0,
+                               1,
+                               2,
+                               31,
+                               0x7fffffff,
+                               0x80000000,
+                               0xfffffff0,
+                               0xffffffff,
+                               0x100000000,
+                               0x0fffffffffffffff,
+                               0x1fffffffffffffff,
+                               0x7fffffffffffffff,
+                               0x8000000000000000,
+                               0xffffffffffffffe0,
+                               0xffffffffffffffff};
     const struct file whole = small_file();
     for (size_t at = 4; at < whole.length; at++)
         for (size_t v = 0; v < sizeof values / sizeof *values; v++)
@@ -329,7 +342,8 @@ static struct file file_with_array(uint32_t element, uint64_t count)
 static void array_longer_than_the_file_is_refused(void **state)
 {
     (void)state;
-    const uint64_t counts[] = {1, 0x20000001, 0x100000000, 0x1fffffffffffffff, 0x2000000000000000, 0x4000000000000001, UINT64_MAX};
+    const uint64_t counts[] = {
+        1, 0x20000001, 0x100000000, 0x1fffffffffffffff, 0x2000000000000000, 0x4000000000000001, UINT64_MAX};
     const uint32_t elements[] = {GGUF_U8, GGUF_BOOL, GGUF_U16, GGUF_F32, GGUF_F64, GGUF_STRING};
     for (size_t c = 0; c < sizeof counts / sizeof *counts; c++)
         for (size_t e = 0; e < sizeof elements / sizeof *elements; e++) {
@@ -431,7 +445,8 @@ static void impossible_shapes_are_refused(void **state)
     (void)state;
     const uint64_t sides[] = {0, 0x100000000, 0x4000000000000000, 0x8000000000000000, UINT64_MAX - 31, UINT64_MAX};
     for (size_t i = 0; i < sizeof sides / sizeof *sides; i++) {
-        struct file columns = file_with_tensor(sides[i], 4, TENSOR_F32, 0), rows = file_with_tensor(4, sides[i], TENSOR_F32, 0);
+        struct file columns = file_with_tensor(sides[i], 4, TENSOR_F32, 0),
+                    rows = file_with_tensor(4, sides[i], TENSOR_F32, 0);
         refused(&columns, "blk.0.attn_q.weight");
         refused(&rows, "blk.0.attn_q.weight");
     }

@@ -111,10 +111,8 @@ static void a_line_too_long_is_cut_and_still_ends(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        test_of_lines(a_line_has_time_level_prefix_and_words),
-        test_of_lines(a_pipe_that_nobody_empties_stops_nobody),
-        test_of_lines(lines_below_the_level_are_dropped),
-        test_of_lines(words_cannot_forge_a_second_line),
+        test_of_lines(a_line_has_time_level_prefix_and_words), test_of_lines(a_pipe_that_nobody_empties_stops_nobody),
+        test_of_lines(lines_below_the_level_are_dropped),      test_of_lines(words_cannot_forge_a_second_line),
         test_of_lines(a_line_too_long_is_cut_and_still_ends),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

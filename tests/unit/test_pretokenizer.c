@@ -85,14 +85,23 @@ static void a_mark_belongs_to_its_letter_only_where_the_family_says_so(void **st
 static void the_mongolian_vowel_separator_is_no_blank(void **state)
 {
     (void)state;
-    assert_words("gpt-2", "a\xE1\xA0\x8E" "b", "a|\xE1\xA0\x8E|b");
-    assert_words("gpt-2", "a\xC2\x85" "b", "a|\xC2\x85|b");
+    assert_words("gpt-2",
+                 "a\xE1\xA0\x8E"
+                 "b",
+                 "a|\xE1\xA0\x8E|b");
+    assert_words("gpt-2",
+                 "a\xC2\x85"
+                 "b",
+                 "a|\xC2\x85|b");
 }
 
 static void an_invalid_byte_is_cut_like_a_control_character(void **state)
 {
     (void)state;
-    assert_words("gpt-2", "ab\xFF" "cd", "ab|\xFF|cd");
+    assert_words("gpt-2",
+                 "ab\xFF"
+                 "cd",
+                 "ab|\xFF|cd");
     assert_words("gpt-2", "ab \xE4\xB8", "ab| \xE4\xB8");
 }
 
@@ -119,8 +128,27 @@ static void words_are_ascending_end_with_the_text_and_cut_no_character(void **st
     unsigned seed = (unsigned)time(NULL);
     print_message("seed %u\n", seed);
     static const char *const pool[] = {
-        "a",  "Z",  "9", " ", "  ", "\n",       "\r\n",         "\t",       "'",        "'s",       "!",
-        "\xFF", "$", "/", "x", "\xE4\xB8", "\xE4\xB8\xAD", "\xC3\xA9", "\xCC\x81", "\xC2\xA0", "\xF0\x9F\x98\x80",
+        "a",
+        "Z",
+        "9",
+        " ",
+        "  ",
+        "\n",
+        "\r\n",
+        "\t",
+        "'",
+        "'s",
+        "!",
+        "\xFF",
+        "$",
+        "/",
+        "x",
+        "\xE4\xB8",
+        "\xE4\xB8\xAD",
+        "\xC3\xA9",
+        "\xCC\x81",
+        "\xC2\xA0",
+        "\xF0\x9F\x98\x80",
     };
     for (size_t f = 0; f < FAMILIES; f++) {
         struct pretokenizer *p = open_family(families[f]);

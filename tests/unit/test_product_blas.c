@@ -126,7 +126,8 @@ static void assert_close(const struct problem *p, uint32_t first_row, uint32_t e
         bool written = row >= first_row && row < end_row;
         float apart = fabsf(p->own[i] - p->blas[i]);
         if (written ? !(apart <= bound) : f32_bits(p->own[i]) != f32_bits(p->blas[i]))
-            fail_msg("row %zu of token %zu: %a by the kernel, %a by OpenBLAS", row, i / p->y_stride, (double)p->own[i], (double)p->blas[i]);
+            fail_msg("row %zu of token %zu: %a by the kernel, %a by OpenBLAS", row, i / p->y_stride, (double)p->own[i],
+                     (double)p->blas[i]);
     }
 }
 
@@ -134,7 +135,8 @@ static void check(enum tensor_type type, uint32_t rows, uint32_t cols, uint32_t 
 {
     const struct kernels *k = kernels_choose(NULL);
     struct problem p = problem_make(type, rows, cols, tokens);
-    uint32_t tiles = (rows + TILE_ROWS - 1) / TILE_ROWS, first = random_between(0, tiles - 1), last = random_between(first + 1, tiles);
+    uint32_t tiles = (rows + TILE_ROWS - 1) / TILE_ROWS, first = random_between(0, tiles - 1),
+             last = random_between(first + 1, tiles);
     k->product(&p.w, first, last, &p.a, p.own, p.y_stride, mode, p.own_scratch);
     product_blas(k, &p.w, first, last, &p.a, p.blas, p.y_stride, mode, p.blas_scratch);
     assert_close(&p, first * TILE_ROWS, last * TILE_ROWS < rows ? last * TILE_ROWS : rows);
@@ -147,8 +149,8 @@ static void products_agree_with_the_kernels_own(void **state)
     needs_blas();
     for (size_t t = 0; t < sizeof float_types / sizeof *float_types; t++)
         for (int i = 0; i < 20; i++)
-            check(float_types[t], random_between(1, 600), random_between(1, 1300), random_between(PRODUCT_BLAS_TOKENS, 80),
-                  i % 2 ? PRODUCT_ADD : PRODUCT_STORE);
+            check(float_types[t], random_between(1, 600), random_between(1, 1300),
+                  random_between(PRODUCT_BLAS_TOKENS, 80), i % 2 ? PRODUCT_ADD : PRODUCT_STORE);
 }
 
 static void what_stood_in_the_result_does_not_pass_through_a_store(void **state)
@@ -211,8 +213,8 @@ static void no_thread_is_started(void **state)
 static const struct kernels *own;
 static uint32_t large_products; /* that reached the kernel set's own product */
 
-static void count_large(const struct tile_matrix *w, uint32_t first, uint32_t last, const struct activations *a, float *y, size_t y_stride,
-                        enum product_mode mode, void *scratch)
+static void count_large(const struct tile_matrix *w, uint32_t first, uint32_t last, const struct activations *a,
+                        float *y, size_t y_stride, enum product_mode mode, void *scratch)
 {
     large_products += a->tokens >= PRODUCT_BLAS_TOKENS;
     own->product(w, first, last, a, y, y_stride, mode, scratch);
@@ -252,7 +254,8 @@ static void forward_with_blas_agrees_with_forward_without(void **state)
         engine_close(&e);
     }
     for (size_t i = 0; i < count; i++)
-        assert_true(fabsf(logits[0][i] - logits[1][i]) <= 0.01f); /* K and V are rounded to f16 behind it, as in test_forward */
+        assert_true(fabsf(logits[0][i] - logits[1][i]) <=
+                    0.01f); /* K and V are rounded to f16 behind it, as in test_forward */
     free(logits[0]);
     free(logits[1]);
     rig_close(&rig);

@@ -3,10 +3,12 @@
 
 #include "tests/support/api_rig.h"
 
-static const char chat[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"}],\"max_tokens\":9,\"n\":3,\"seed\":4,\"stop\":[\"ab\",\"c\"],"
-                           "\"logprobs\":true,\"top_logprobs\":4,\"cache_salt\":\"x\",\"return_token_ids\":true,\"ignore_eos\":true}";
-static const char completion[] = "{\"prompt\":[\"A quire is\",[5,6,7]],\"max_tokens\":7,\"echo\":true,\"logprobs\":2,\"stream\":true,"
-                                 "\"stream_options\":{\"include_usage\":true}}";
+static const char chat[] =
+    "{\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"}],\"max_tokens\":9,\"n\":3,\"seed\":4,\"stop\":[\"ab\",\"c\"],"
+    "\"logprobs\":true,\"top_logprobs\":4,\"cache_salt\":\"x\",\"return_token_ids\":true,\"ignore_eos\":true}";
+static const char completion[] =
+    "{\"prompt\":[\"A quire is\",[5,6,7]],\"max_tokens\":7,\"echo\":true,\"logprobs\":2,\"stream\":true,"
+    "\"stream_options\":{\"include_usage\":true}}";
 
 static uint8_t *record_of(const struct api_request *r, uint32_t choice, size_t *bytes)
 {
@@ -27,7 +29,8 @@ static enum err read_choice(const struct api_request *r, uint32_t choice, struct
     uint32_t found;
     uint8_t *record = record_of(r, choice, &bytes);
     api_request_sampling(r, choice, &sampling);
-    enum err e = request_record_read(record, bytes, &sampling, api_request_prompt(r, choice)->tokens, out, &found, &owner, &why);
+    enum err e =
+        request_record_read(record, bytes, &sampling, api_request_prompt(r, choice)->tokens, out, &found, &owner, &why);
     free(record);
     if (!e) {
         assert_int_equal(found, choice);
@@ -94,7 +97,8 @@ static void a_request_comes_back_from_its_choices(void **state)
 static void a_choice_of_another_request_is_refused(void **state)
 {
     struct api_rig *rig = api_rig_of(state);
-    struct api_request *a = api_rig_parse(rig, API_CHAT, chat), *b = api_rig_parse(rig, API_COMPLETION, completion), *back = NULL;
+    struct api_request *a = api_rig_parse(rig, API_CHAT, chat), *b = api_rig_parse(rig, API_COMPLETION, completion),
+                       *back = NULL;
     assert_int_equal(read_choice(a, 0, &back), OK);
     assert_int_equal(read_choice(b, 0, &back), ERR_FORMAT);
     api_request_free(a);
@@ -117,7 +121,9 @@ static void no_cut_and_no_changed_byte_does_harm(void **state)
         uint8_t *cut = malloc(length + 1); /* of its own size, for the address sanitizer */
         memcpy(cut, record, length);
         struct api_request *back = NULL;
-        assert_int_equal(request_record_read(cut, length, &sampling, r->prompts[0].tokens, &back, &choice, &owner, &why), ERR_FORMAT);
+        assert_int_equal(
+            request_record_read(cut, length, &sampling, r->prompts[0].tokens, &back, &choice, &owner, &why),
+            ERR_FORMAT);
         api_request_free(back);
         free(cut);
     }

@@ -198,7 +198,8 @@ static void every_flipped_bit_of_a_session_is_noticed(void **state)
     const struct {
         void *at;
         size_t bytes;
-    } parts[] = {{s->id, sizeof s->id}, {&s->salt, 8}, {&s->sampling, sizeof s->sampling}, {s->client, 40}, {s->tokens, 8}, {&s->facts_crc, 4}};
+    } parts[] = {{s->id, sizeof s->id}, {&s->salt, 8},  {&s->sampling, sizeof s->sampling},
+                 {s->client, 40},       {s->tokens, 8}, {&s->facts_crc, 4}};
     for (size_t part = 0; part < sizeof parts / sizeof *parts; part++)
         for (size_t byte = 0; byte < parts[part].bytes; byte++) {
             uint8_t *at = (uint8_t *)parts[part].at + byte;

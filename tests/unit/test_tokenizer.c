@@ -124,7 +124,7 @@ struct recipe {
     const char *model, *pre;
     const char *tokens[16];
     const char *merges[8];
-    int types[16];  /* as many as type_count says */
+    int types[16]; /* as many as type_count says */
     uint64_t type_count, score_count;
     uint32_t eos;
 };

@@ -8,16 +8,16 @@
 
 #include "tests/support/vectors.h"
 
-#define VOCABULARY_TEST(test, name) \
-    static void test(void **state)  \
-    {                               \
-        (void)state;                \
-        vectors_check_vocabulary(name);     \
+#define VOCABULARY_TEST(test, name)     \
+    static void test(void **state)      \
+    {                                   \
+        (void)state;                    \
+        vectors_check_vocabulary(name); \
     }
-#define RANDOM_TEST(test, model, name)                         \
-    static void test(void **state)                             \
-    {                                                          \
-        (void)state;                                           \
+#define RANDOM_TEST(test, model, name)                                  \
+    static void test(void **state)                                      \
+    {                                                                   \
+        (void)state;                                                    \
         vectors_check_random(model, "tokenizers/random-" name ".json"); \
     }
 
