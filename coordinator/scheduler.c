@@ -1,11 +1,9 @@
-/* Who runs: admission, results, and what a sequence's end or a group's fall leaves behind. */
+/* Lives of sequences and groups; see also scheduler_admit.c, scheduler_plan.c and scheduler_results.c. */
 #include "coordinator/scheduler.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/fault.h"
 #include "base/must.h"
 #include "coordinator/scheduler_internal.h"
 #include "shm/sequence_table.h"
@@ -201,17 +199,6 @@ enum err scheduler_submit(struct scheduler *s, const struct sequence_spec *spec,
 
 /* ---- leaving ---- */
 
-/*
- * What it has said and computed stands in its slot from now on. Tokens that are drawn again (for their log-probabilities, which
- * no slot keeps) were committed before: the slot never says less than somebody may have been told.
- */
-static void commit(const struct scheduler *s, const struct sequence *q)
-{
-    struct session_slot *slot = session_at(s->arena, q->slot);
-    uint32_t said = session_progress(slot).tokens;
-    session_commit(slot, (struct session_progress){.tokens = q->n_tok > said ? q->n_tok : said, .kv = q->n_kv});
-}
-
 /* Also in the plan that is being made. */
 static void forget_in_flights(struct group *group, const struct sequence *q)
 {
@@ -272,7 +259,7 @@ void scheduler_forget(struct scheduler *s, uint32_t slot, uint32_t generation)
     session_slots_reclaim(s->slots, s->answered); /* as in remove_sequence */
 }
 
-static void end_sequence(struct scheduler *s, struct sequence *q, enum finish_reason reason)
+void scheduler_end_sequence(struct scheduler *s, struct sequence *q, enum finish_reason reason)
 {
     remove_sequence(s, q, q->spec.keep && (reason == FINISH_STOP || reason == FINISH_LENGTH));
     q->spec.events->ended(q->spec.owner, reason);
@@ -287,11 +274,11 @@ static void send_back(struct scheduler *s, struct sequence *q)
     q->n_kv = q->planned_kv = 0;
     q->planned_tok = q->n_tok;
     q->drawn_step = 0;
-    commit(s, q);
+    scheduler_commit(s, q);
     sequence_list_insert_by_order(&s->waiting, q);
 }
 
-static uint32_t node_of_page(const struct scheduler *s, page_id page)
+uint32_t scheduler_node_of_page(const struct scheduler *s, page_id page)
 {
     return page_place(&s->arena->geometry, &s->arena->layout, page).node;
 }
@@ -306,7 +293,7 @@ static struct sequence *youngest_of_node(const struct scheduler *s, struct seque
 static bool holds_pages_of(const struct scheduler *s, const struct sequence *q, uint32_t node)
 {
     for (uint32_t i = 0; i < q->pages; i++)
-        if (node_of_page(s, sequence_row_entry(s->arena, q->slot, 0, i).page) == node)
+        if (scheduler_node_of_page(s, sequence_row_entry(s->arena, q->slot, 0, i).page) == node)
             return true;
     return false;
 }
@@ -340,307 +327,6 @@ bool scheduler_preempt_youngest(struct scheduler *s, uint32_t node)
     return true;
 }
 
-/* ---- admission ---- */
-
-/* Pages that the running sequences of a node will still take before they have said their next token. */
-static uint32_t pages_promised(const struct scheduler *s, uint32_t node)
-{
-    uint32_t promised = 0;
-    for (const struct sequence *q = s->running.first; q; q = q->next) {
-        uint32_t need = pages_for(q->n_tok + 1);
-        if (s->groups[q->group].node == node)
-            promised += 1 + (need > q->pages ? need - q->pages : 0); /* one more each: they all grow */
-    }
-    return promised;
-}
-
-/* Of those that stand; NULL: none does. */
-static struct group *least_busy_group(struct scheduler *s)
-{
-    struct group *best = NULL;
-    for (uint32_t g = 0; g < s->group_count; g++)
-        if (s->groups[g].up && (!best || s->groups[g].running < best->running))
-            best = &s->groups[g];
-    return best;
-}
-
-/*
- * Whether every node has the pages that q takes there: new ones on its own, and wherever it found kept ones, which nobody
- * can have from then on. What the others there still need stays theirs.
- */
-static bool has_room(const struct scheduler *s, const struct sequence *q, uint32_t node, uint32_t found)
-{
-    uint64_t need[NODES_MAX] = {0};
-    need[node] = pages_for(q->n_tok + 1) - found;
-    for (uint32_t i = 0; i < found; i++)
-        need[node_of_page(s, s->found[i])] += page_pool_state(s->pool, s->found[i]) == PAGE_CACHED;
-    for (uint32_t n = 0; n < s->arena->geometry.nodes; n++)
-        if (need[n] && need[n] + pages_promised(s, n) > page_pool_available(s->pool, 0, n))
-            return false;
-    return true;
-}
-
-/* Stores what workers read of a sequence, before any plan names it. */
-static void fill_slot(struct scheduler *s, struct sequence *q, uint32_t group)
-{
-    struct session_slot *slot = session_at(s->arena, q->slot);
-    snprintf(slot->id, sizeof slot->id, "%s", q->id);
-    slot->salt = q->spec.salt;
-    slot->group = group;
-    slot->sampling = q->spec.sampling;
-    must(q->spec.client_bytes <= sizeof slot->client);
-    slot->client_bytes = q->spec.client_bytes;
-    if (q->spec.client_bytes)
-        memcpy(slot->client, q->spec.client, q->spec.client_bytes);
-    session_seal_facts(slot);
-    memcpy(slot->tokens, q->tokens, q->n_tok * sizeof *q->tokens);
-    q->generation = atomic_load_explicit(&slot->generation, memory_order_relaxed); /* our own store: no other writer */
-}
-
-/* A slot to stand in and an empty row. False: no slot is free. */
-static bool have_slot(struct scheduler *s, struct sequence *q, uint32_t group)
-{
-    if (q->slot == SESSION_NONE) {
-        q->slot = session_slots_take(s->slots);
-        if (q->slot == SESSION_NONE)
-            return false;
-        fill_slot(s, q, group);
-    }
-    session_at(s->arena, q->slot)->group = group;
-    sequence_row_begin(s->arena, q->slot, q->generation);
-    return true;
-}
-
-static void share_found(struct scheduler *s, struct sequence *q, uint32_t pages)
-{
-    for (uint32_t i = 0; i < pages; i++)
-        page_pool_share(s->pool, s->found[i]);
-    for (uint32_t i = 0; i < pages; i++) {
-        q->chain[i] = page_pool_name(s->pool, s->found[i]);
-        must(sequence_row_append(s->arena, q->slot, 0, q->chain[i]) == OK);
-    }
-    q->pages = q->indexed = q->sealed = pages;
-    q->n_kv = q->planned_kv = pages * PAGE_TOKENS;
-}
-
-enum admission { ADMITTED, WAITS_FOR_SEAL, NO_SLOT, NO_ROOM };
-
-static enum admission admit(struct scheduler *s, struct sequence *q, uint64_t now)
-{
-    struct group *group = least_busy_group(s);
-    if (!group || q->last_plan > s->answered)
-        return NO_ROOM; /* nobody computes; or a plan that names its former row was not answered */
-    struct prefix_hit hit = {.computing = PAGE_NONE};
-    if (!q->spec.score_prompt)
-        hit = prefix_cache_find(s->cache, q->spec.salt, q->tokens, q->n_tok, s->found, pages_for(q->n_tok));
-    if (hit.computing != PAGE_NONE)
-        return WAITS_FOR_SEAL; /* another sequence is making the very page */
-    if (s->running.count > 0 && !has_room(s, q, group->node, hit.pages))
-        return NO_ROOM;
-    if (!have_slot(s, q, (uint32_t)(group - s->groups)))
-        return NO_SLOT;
-
-    q->group = (uint32_t)(group - s->groups);
-    group->running++;
-    share_found(s, q, hit.pages);
-    q->planned_tok = q->n_tok;
-    commit(s, q);
-    sequence_list_remove(&s->waiting, q);
-    sequence_list_insert_by_order(&s->running, q);
-    sequence_move(q, SEQUENCE_PREFILL);
-    if (!q->started) {
-        q->started = true;
-        q->admitted_us = now;
-        s->counters.prefix_queries += q->n_tok;
-        s->counters.prefix_hits += q->n_kv;
-        s->counters.reused += q->n_kv;
-        q->spec.events->admitted(q->spec.owner, q->n_kv);
-    }
-    return ADMITTED;
-}
-
-/* Neither a token to say nor one to score: a prompt's first token has nothing before it. */
-static bool has_nothing_to_compute(const struct sequence *q)
-{
-    return q->spec.max_tokens == 0 && (!q->spec.score_prompt || q->prompt_tokens < 2);
-}
-
-static void admit_waiting(struct scheduler *s, uint64_t now)
-{
-    for (struct sequence *q = s->waiting.first, *next; q && s->running.count < s->max_sessions; q = next) {
-        next = q->next;
-        if (has_nothing_to_compute(q)) {
-            q->spec.events->admitted(q->spec.owner, 0);
-            end_sequence(s, q, FINISH_LENGTH);
-        } else if (admit(s, q, now) == NO_ROOM) {
-            return; /* nobody passes: a long prompt would wait for ever behind short ones (but without a slot whoever has one) */
-        }
-    }
-}
-
-/* ---- results ---- */
-
-/* Whoever waited for plans up to the oldest one in flight can go on. */
-static void reclaim(struct scheduler *s)
-{
-    uint64_t oldest = s->next_number;
-    for (uint32_t g = 0; g < s->group_count; g++) {
-        const struct group *group = &s->groups[g];
-        if (group->flight_count && group->flights[0]->number < oldest)
-            oldest = group->flights[0]->number;
-        if (group->void_number && group->void_number < oldest)
-            oldest = group->void_number;
-    }
-    if (oldest - 1 <= s->answered)
-        return;
-    s->answered = oldest - 1;
-    page_pool_reclaim(s->pool, s->answered);
-    session_slots_reclaim(s->slots, s->answered);
-}
-
-void scheduler_index_pages(struct scheduler *s, struct sequence *q)
-{
-    for (; q->indexed < q->pages && (q->indexed + 1) * PAGE_TOKENS <= q->n_tok; q->indexed++) {
-        uint32_t i = q->indexed;
-        page_id page = sequence_row_entry(s->arena, q->slot, 0, i).page;
-        struct page_name parent = i ? q->chain[i - 1] : NO_PAGE;
-        page_id stands = prefix_cache_insert(s->cache, page, q->spec.salt, parent, q->tokens + i * PAGE_TOKENS);
-        q->chain[i] = page_pool_name(s->pool, stands);
-    }
-}
-
-static void seal_pages(struct scheduler *s, struct sequence *q)
-{
-    scheduler_index_pages(s, q);
-    for (; (q->sealed + 1) * PAGE_TOKENS <= q->n_kv; q->sealed++) {
-        uint32_t i = q->sealed;
-        struct page_name parent = i ? q->chain[i - 1] : NO_PAGE;
-        page_pool_seal(s->pool, sequence_row_entry(s->arena, q->slot, 0, i).page, parent, q->spec.salt,
-                       q->tokens + i * PAGE_TOKENS);
-    }
-}
-
-static bool is_stop(const struct sampling *p, uint32_t token)
-{
-    for (uint32_t i = 0; i < p->stop_id_count; i++)
-        if (p->stop_ids[i] == token)
-            return true;
-    return false;
-}
-
-/* Scored positions come before the drawn token in the entries of a row. */
-static enum err tell_scores(struct scheduler *s, uint32_t group, const struct flight *f, uint32_t r, struct why *why)
-{
-    const struct step_row *row = &f->rows[r];
-    struct sequence *q = f->owners[r];
-    uint32_t scored = row->count - (row->flags & ROW_SAMPLE ? 1 : 0);
-    for (uint32_t i = 0; i < scored; i++) {
-        struct result_entry entry;
-        enum err e = s->hooks.result(s->hooks.world, group, s->groups[group].epoch, f->step, f->entries[r] + i, row,
-                                     &entry, why);
-        if (e)
-            return e;
-        uint32_t position = row->first + i + 1;
-        if (position > q->scored && position < q->prompt_tokens) { /* told once, also when it is computed again */
-            q->scored = position;
-            q->spec.events->scored(q->spec.owner, position, &entry);
-        }
-    }
-    return OK;
-}
-
-/* One row of an answered step: store the token, commit, then tell. */
-static enum err take_row(struct scheduler *s, uint32_t group, struct flight *f, uint32_t r, struct why *why)
-{
-    struct sequence *q = f->owners[r];
-    const struct step_row *row = &f->rows[r];
-    struct session_slot *slot = session_at(s->arena, q->slot);
-    struct result_entry drawn;
-    bool draws = row->flags & ROW_SAMPLE;
-    if (draws) {
-        uint32_t entry = f->entries[r] + step_row_entries(row) - 1;
-        enum err e = s->hooks.result(s->hooks.world, group, s->groups[group].epoch, f->step, entry, row, &drawn, why);
-        if (e)
-            return e;
-        slot->tokens[q->n_tok] = q->tokens[q->n_tok] = drawn.token;
-        q->n_tok++;
-        fault_point(FAULT_COORDINATOR_TOKEN_STORED);
-    }
-    q->n_kv = row->first + row->count;
-    seal_pages(s, q);
-    fault_point(FAULT_COORDINATOR_SEALED);
-    commit(s, q);
-
-    if (row->flags & ROW_SCORE) {
-        enum err e = tell_scores(s, group, f, r, why);
-        if (e)
-            return e;
-    }
-    if (!draws) {
-        if (q->spec.max_tokens == 0 && q->n_kv + 1 >= q->n_tok)
-            end_sequence(s, q, FINISH_LENGTH);
-        return OK;
-    }
-    if (q->state == SEQUENCE_PREFILL)
-        sequence_move(q, SEQUENCE_DECODE);
-    s->counters.generated++;
-    fault_point(FAULT_COORDINATOR_COMMITTED);
-    bool stop = q->spec.events->token(q->spec.owner, &drawn);
-    fault_point(FAULT_COORDINATOR_TOLD);
-    if (stop || is_stop(&q->spec.sampling, drawn.token))
-        end_sequence(s, q, FINISH_STOP);
-    else if (q->n_tok - q->prompt_tokens >= q->spec.max_tokens)
-        end_sequence(s, q, FINISH_LENGTH);
-    return OK;
-}
-
-/* Nothing of a step is kept before all of it is known to be good: what was committed and not told would be lost. */
-static enum err check_results(struct scheduler *s, uint32_t g, const struct flight *f, struct why *why)
-{
-    struct result_entry entry;
-    for (uint32_t r = 0; r < f->row_count; r++)
-        for (uint32_t i = 0; f->owners[r] && i < step_row_entries(&f->rows[r]); i++) {
-            enum err e = s->hooks.result(s->hooks.world, g, s->groups[g].epoch, f->step, f->entries[r] + i, &f->rows[r],
-                                         &entry, why);
-            if (e)
-                return e;
-        }
-    return OK;
-}
-
-static void drop_oldest_flight(struct group *group, uint64_t now)
-{
-    struct flight *done = group->flights[0];
-    group->flights[0] = group->flights[1];
-    group->flights[1] = done;
-    if (--group->flight_count)
-        group->flights[0]->since_us = now;
-}
-
-enum err scheduler_step_done(struct scheduler *s, uint32_t g, uint32_t epoch, uint64_t step, uint64_t now,
-                             struct why *why)
-{
-    struct group *group = &s->groups[g];
-    if (!group->up || group->epoch != epoch || !group->flight_count || group->flights[0]->step != step)
-        return OK; /* of a plan that is void */
-    struct flight *f = group->flights[0];
-    uint64_t took = now - f->since_us;
-    enum err e = check_results(s, g, f, why);
-    for (uint32_t r = 0; !e && r < f->row_count; r++)
-        e = f->owners[r] ? take_row(s, g, f, r, why) : OK;
-    if (e)
-        return e;
-    scheduler_learn_time(group, f, took);
-    s->counters.steps++;
-    s->counters.prefilled += f->prompt_tokens;
-    s->counters.last_step_us = took;
-    drop_oldest_flight(group, now);
-    reclaim(s);
-    if (fault_point(FAULT_COORDINATOR_SOUND))
-        scheduler_must_be_sound(s);
-    return OK;
-}
-
 /* ---- groups ---- */
 
 void scheduler_group_down(struct scheduler *s, uint32_t g)
@@ -671,7 +357,7 @@ void scheduler_group_up(struct scheduler *s, uint32_t g, uint32_t epoch)
     group->meet_first = true;
     group->epoch = epoch;
     group->void_number = 0;
-    reclaim(s);
+    scheduler_reclaim(s);
 }
 
 void scheduler_group_lost(struct scheduler *s, uint32_t g)
@@ -684,7 +370,7 @@ void scheduler_group_lost(struct scheduler *s, uint32_t g)
             send_back(s, q);
     }
     group->void_number = 0;
-    reclaim(s);
+    scheduler_reclaim(s);
 }
 
 bool scheduler_in_flight(const struct scheduler *s, uint32_t g, uint64_t *since_us, uint64_t *planned_us)
@@ -702,7 +388,7 @@ bool scheduler_in_flight(const struct scheduler *s, uint32_t g, uint64_t *since_
 /* Admit what fits, then plan the next steps. */
 void scheduler_turn(struct scheduler *s, uint64_t now)
 {
-    admit_waiting(s, now);
+    scheduler_admit_waiting(s, now);
     for (uint32_t g = 0; g < s->group_count; g++) {
         struct group *group = &s->groups[g];
         while (group->up && group->flight_count < MAX_FLIGHTS && scheduler_plan_step(s, group, now))

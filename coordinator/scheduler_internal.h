@@ -1,4 +1,5 @@
-/* scheduler_internal: what scheduler.c (who runs) and scheduler_plan.c (what a step does) share. */
+/* scheduler_internal: what scheduler.c (lives and groups), scheduler_admit.c (who comes in), scheduler_plan.c (what a step does) and
+ * scheduler_results.c (what it has said) share. */
 #ifndef QUIRE_COORDINATOR_SCHEDULER_INTERNAL_H
 #define QUIRE_COORDINATOR_SCHEDULER_INTERNAL_H
 
@@ -78,5 +79,32 @@ bool scheduler_preempt_youngest(struct scheduler *s, uint32_t node);
 
 /* Stands in the index whatever pages have all their tokens now. */
 void scheduler_index_pages(struct scheduler *s, struct sequence *q);
+
+/* ---- scheduler.c ---- */
+
+/* It leaves, its owner hears why, and it is gone. */
+void scheduler_end_sequence(struct scheduler *s, struct sequence *q, enum finish_reason reason);
+uint32_t scheduler_node_of_page(const struct scheduler *s, page_id page);
+
+/*
+ * What it has said and computed stands in its slot from now on. Tokens that are drawn again (for their log-probabilities, which
+ * no slot keeps) were committed before: the slot never says less than somebody may have been told.
+ */
+static inline void scheduler_commit(const struct scheduler *s, const struct sequence *q)
+{
+    struct session_slot *slot = session_at(s->arena, q->slot);
+    uint32_t said = session_progress(slot).tokens;
+    session_commit(slot, (struct session_progress){.tokens = q->n_tok > said ? q->n_tok : said, .kv = q->n_kv});
+}
+
+/* ---- scheduler_admit.c ---- */
+
+/* Whoever waits and fits comes in, in order of arrival. */
+void scheduler_admit_waiting(struct scheduler *s, uint64_t now);
+
+/* ---- scheduler_results.c ---- */
+
+/* Whoever waited for plans up to the oldest one in flight can go on. */
+void scheduler_reclaim(struct scheduler *s);
 
 #endif

@@ -1,0 +1,142 @@
+/* Who comes in: pages found, pages promised, a slot. */
+#include <string.h>
+
+#include "base/must.h"
+#include "coordinator/scheduler_internal.h"
+#include "shm/sequence_table.h"
+
+/* Pages that the running sequences of a node will still take before they have said their next token. */
+static uint32_t pages_promised(const struct scheduler *s, uint32_t node)
+{
+    uint32_t promised = 0;
+    for (const struct sequence *q = s->running.first; q; q = q->next) {
+        uint32_t need = pages_for(q->n_tok + 1);
+        if (s->groups[q->group].node == node)
+            promised += 1 + (need > q->pages ? need - q->pages : 0); /* one more each: they all grow */
+    }
+    return promised;
+}
+
+/* Of those that stand; NULL: none does. */
+static struct group *least_busy_group(struct scheduler *s)
+{
+    struct group *best = NULL;
+    for (uint32_t g = 0; g < s->group_count; g++)
+        if (s->groups[g].up && (!best || s->groups[g].running < best->running))
+            best = &s->groups[g];
+    return best;
+}
+
+/*
+ * Whether every node has the pages that q takes there: new ones on its own, and wherever it found kept ones, which nobody
+ * can have from then on. What the others there still need stays theirs.
+ */
+static bool has_room(const struct scheduler *s, const struct sequence *q, uint32_t node, uint32_t found)
+{
+    uint64_t need[NODES_MAX] = {0};
+    need[node] = pages_for(q->n_tok + 1) - found;
+    for (uint32_t i = 0; i < found; i++)
+        need[scheduler_node_of_page(s, s->found[i])] += page_pool_state(s->pool, s->found[i]) == PAGE_CACHED;
+    for (uint32_t n = 0; n < s->arena->geometry.nodes; n++)
+        if (need[n] && need[n] + pages_promised(s, n) > page_pool_available(s->pool, 0, n))
+            return false;
+    return true;
+}
+
+/* Stores what workers read of a sequence, before any plan names it. */
+static void fill_slot(struct scheduler *s, struct sequence *q, uint32_t group)
+{
+    struct session_slot *slot = session_at(s->arena, q->slot);
+    snprintf(slot->id, sizeof slot->id, "%s", q->id);
+    slot->salt = q->spec.salt;
+    slot->group = group;
+    slot->sampling = q->spec.sampling;
+    must(q->spec.client_bytes <= sizeof slot->client);
+    slot->client_bytes = q->spec.client_bytes;
+    if (q->spec.client_bytes)
+        memcpy(slot->client, q->spec.client, q->spec.client_bytes);
+    session_seal_facts(slot);
+    memcpy(slot->tokens, q->tokens, q->n_tok * sizeof *q->tokens);
+    q->generation = atomic_load_explicit(&slot->generation, memory_order_relaxed); /* our own store: no other writer */
+}
+
+/* A slot to stand in and an empty row. False: no slot is free. */
+static bool have_slot(struct scheduler *s, struct sequence *q, uint32_t group)
+{
+    if (q->slot == SESSION_NONE) {
+        q->slot = session_slots_take(s->slots);
+        if (q->slot == SESSION_NONE)
+            return false;
+        fill_slot(s, q, group);
+    }
+    session_at(s->arena, q->slot)->group = group;
+    sequence_row_begin(s->arena, q->slot, q->generation);
+    return true;
+}
+
+static void share_found(struct scheduler *s, struct sequence *q, uint32_t pages)
+{
+    for (uint32_t i = 0; i < pages; i++)
+        page_pool_share(s->pool, s->found[i]);
+    for (uint32_t i = 0; i < pages; i++) {
+        q->chain[i] = page_pool_name(s->pool, s->found[i]);
+        must(sequence_row_append(s->arena, q->slot, 0, q->chain[i]) == OK);
+    }
+    q->pages = q->indexed = q->sealed = pages;
+    q->n_kv = q->planned_kv = pages * PAGE_TOKENS;
+}
+
+enum admission { ADMITTED, WAITS_FOR_SEAL, NO_SLOT, NO_ROOM };
+
+static enum admission admit(struct scheduler *s, struct sequence *q, uint64_t now)
+{
+    struct group *group = least_busy_group(s);
+    if (!group || q->last_plan > s->answered)
+        return NO_ROOM; /* nobody computes; or a plan that names its former row was not answered */
+    struct prefix_hit hit = {.computing = PAGE_NONE};
+    if (!q->spec.score_prompt)
+        hit = prefix_cache_find(s->cache, q->spec.salt, q->tokens, q->n_tok, s->found, pages_for(q->n_tok));
+    if (hit.computing != PAGE_NONE)
+        return WAITS_FOR_SEAL; /* another sequence is making the very page */
+    if (s->running.count > 0 && !has_room(s, q, group->node, hit.pages))
+        return NO_ROOM;
+    if (!have_slot(s, q, (uint32_t)(group - s->groups)))
+        return NO_SLOT;
+
+    q->group = (uint32_t)(group - s->groups);
+    group->running++;
+    share_found(s, q, hit.pages);
+    q->planned_tok = q->n_tok;
+    scheduler_commit(s, q);
+    sequence_list_remove(&s->waiting, q);
+    sequence_list_insert_by_order(&s->running, q);
+    sequence_move(q, SEQUENCE_PREFILL);
+    if (!q->started) {
+        q->started = true;
+        q->admitted_us = now;
+        s->counters.prefix_queries += q->n_tok;
+        s->counters.prefix_hits += q->n_kv;
+        s->counters.reused += q->n_kv;
+        q->spec.events->admitted(q->spec.owner, q->n_kv);
+    }
+    return ADMITTED;
+}
+
+/* Neither a token to say nor one to score: a prompt's first token has nothing before it. */
+static bool has_nothing_to_compute(const struct sequence *q)
+{
+    return q->spec.max_tokens == 0 && (!q->spec.score_prompt || q->prompt_tokens < 2);
+}
+
+void scheduler_admit_waiting(struct scheduler *s, uint64_t now)
+{
+    for (struct sequence *q = s->waiting.first, *next; q && s->running.count < s->max_sessions; q = next) {
+        next = q->next;
+        if (has_nothing_to_compute(q)) {
+            q->spec.events->admitted(q->spec.owner, 0);
+            scheduler_end_sequence(s, q, FINISH_LENGTH);
+        } else if (admit(s, q, now) == NO_ROOM) {
+            return; /* nobody passes: a long prompt would wait for ever behind short ones (but without a slot whoever has one) */
+        }
+    }
+}
