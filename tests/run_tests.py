@@ -158,7 +158,7 @@ def main():
         # A sanitizer that found something must not look like a passed test.
         ASAN_OPTIONS="abort_on_error=1:detect_stack_use_after_return=1",
         UBSAN_OPTIONS="print_stacktrace=1:abort_on_error=1",
-        TSAN_OPTIONS="halt_on_error=1:abort_on_error=1",
+        TSAN_OPTIONS=f"halt_on_error=1:abort_on_error=1:suppressions={ROOT / 'tests/support/thread_sanitizer.supp'}",
     )
     environment.pop("MAKEFLAGS", None)
 

@@ -55,13 +55,6 @@ struct world {
     struct message_scratch scratch;
 };
 
-/* Debian's libzmq is not built for ThreadSanitizer, which so does not see how its threads hand messages to one another. */
-const char *__tsan_default_suppressions(void);
-const char *__tsan_default_suppressions(void)
-{
-    return "race:libzmq.so";
-}
-
 /* ---- messages ---- */
 
 static void send_bytes(struct world *w, uint32_t slot, const uint8_t *bytes, size_t length)
