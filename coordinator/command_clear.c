@@ -1,3 +1,4 @@
+/* quire clear: removes the shared memory of a server that is gone. */
 #include <stdio.h>
 #include <string.h>
 

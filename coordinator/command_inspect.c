@@ -1,3 +1,4 @@
+/* quire inspect: shows the shared memory of a live or dead server, for people or as JSON. */
 #include <stdio.h>
 #include <string.h>
 

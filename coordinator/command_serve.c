@@ -1,3 +1,4 @@
+/* quire serve: options, log level, then the server. */
 #include <stdio.h>
 #include <string.h>
 
