@@ -68,7 +68,7 @@ class Loading(unittest.TestCase):
 
     def test_others_are_let_in_only_with_keys(self):
         done = run_quire("serve", "-m", SMOLLM2, "--host", "0.0.0.0", "--port", "0", "--name", fresh_name())
-        self.assertEqual(done.returncode, 1)
+        self.assertEqual(done.returncode, 2)  # wrong usage
         self.assertIn(b"--api-key-file", done.stderr)
 
 
