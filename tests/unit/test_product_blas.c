@@ -8,6 +8,7 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -211,12 +212,12 @@ static void no_thread_is_started(void **state)
 /* ---- the forward pass ---- */
 
 static const struct kernels *own;
-static uint32_t large_products; /* that reached the kernel set's own product */
+static atomic_uint large_products; /* that reached the kernel set's own product, of any rank */
 
 static void count_large(const struct tile_matrix *w, uint32_t first, uint32_t last, const struct activations *a,
                         float *y, size_t y_stride, enum product_mode mode, void *scratch)
 {
-    large_products += a->tokens >= PRODUCT_BLAS_TOKENS;
+    atomic_fetch_add(&large_products, a->tokens >= PRODUCT_BLAS_TOKENS);
     own->product(w, first, last, a, y, y_stride, mode, scratch);
 }
 
