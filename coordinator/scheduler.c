@@ -89,8 +89,11 @@ enum err scheduler_open(struct scheduler **out, const struct scheduler_config *c
     uint64_t pool_tokens = (uint64_t)geometry->pages_per_node[0] * PAGE_TOKENS;
     s->token_limit = pool_tokens < geometry->context ? (uint32_t)pool_tokens : geometry->context;
     for (uint32_t g = 0; g < s->group_count; g++)
-        s->groups[g] =
-            (struct group){.node = geometry->group_node[g], .next_step = 1, .decode_us = 5000, .prefill_token_us = 500};
+        s->groups[g] = (struct group){.node = geometry->group_node[g],
+                                      .next_step = 1,
+                                      .decode_us = 5000,
+                                      .prefill_token_us = 500,
+                                      .prefill_fit = 128};
     enum err e = open_parts(s, why);
     if (e) {
         scheduler_close(s);

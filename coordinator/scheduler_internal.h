@@ -35,6 +35,7 @@ struct group {
     struct flight *flights[MAX_FLIGHTS]; /* oldest first */
     double decode_us;                    /* of a step without prompts, and of one prompt token: running means */
     double prefill_token_us;
+    double prefill_fit; /* prompt tokens of a step that just keeps the bound on its time; at least PAGE_TOKENS */
 };
 
 struct scheduler {
@@ -63,7 +64,8 @@ struct scheduler {
 bool scheduler_plan_step(struct scheduler *s, struct group *group, uint64_t now);
 
 /* Learns how long steps take from one that was answered. */
-void scheduler_learn_time(struct group *group, const struct flight *flight, uint64_t took_us);
+void scheduler_learn_time(const struct scheduler *s, struct group *group, const struct flight *flight,
+                          uint64_t took_us);
 
 /* Pages that `tokens` positions need. */
 static inline uint32_t pages_for(uint32_t tokens)

@@ -14,9 +14,30 @@ static double mean_towards(double mean, double value)
     return mean + (value - mean) / (value > mean ? 2 : 8);
 }
 
-void scheduler_learn_time(struct group *group, const struct flight *flight, uint64_t took_us)
+/* What a step may take while somebody waits for his next token. */
+static double bound_us(const struct scheduler *s)
+{
+    return (double)s->config.max_gap_us * 0.8;
+}
+
+/*
+ * Of a step of D us for tokens that speak and p prompt tokens of t us each, p * bound / (D + p t) is nearer than p to the p that just
+ * fits, and D and t need not be told apart. A step that did not use what it might have says nothing against more.
+ */
+static void learn_fit(struct group *group, double prefills, double took, double bound)
+{
+    double fit = prefills * bound / (took > 1 ? took : 1);
+    if (took > bound && fit < group->prefill_fit)
+        group->prefill_fit = fit > PAGE_TOKENS ? fit : PAGE_TOKENS;
+    else if (took <= bound && fit > group->prefill_fit)
+        group->prefill_fit = fit < 2 * group->prefill_fit ? fit : 2 * group->prefill_fit;
+}
+
+void scheduler_learn_time(const struct scheduler *s, struct group *group, const struct flight *flight, uint64_t took_us)
 {
     double took = (double)took_us;
+    if (flight->prefills >= PAGE_TOKENS)
+        learn_fit(group, flight->prefills, took, bound_us(s));
     if (flight->prefills == 0)
         group->decode_us = mean_towards(group->decode_us, took);
     else if (flight->prefills >= PAGE_TOKENS) {
@@ -27,15 +48,11 @@ void scheduler_learn_time(struct group *group, const struct flight *flight, uint
 }
 
 /* Prompt tokens that this step may take: all of the budget unless somebody would wait too long for his next token. */
-static uint32_t prefill_budget(const struct scheduler *s, const struct group *group, uint32_t decodes)
+static uint32_t prefill_budget(const struct group *group, uint32_t decodes)
 {
-    if (!decodes)
+    if (!decodes || group->prefill_fit >= STEP_BUDGET)
         return STEP_BUDGET;
-    double left = (double)s->config.max_gap_us * 0.8 - group->decode_us;
-    double fits = left / group->prefill_token_us;
-    if (fits < PAGE_TOKENS)
-        return PAGE_TOKENS; /* prompts must come in, too */
-    return fits < STEP_BUDGET ? (uint32_t)fits / PAGE_TOKENS * PAGE_TOKENS : STEP_BUDGET;
+    return (uint32_t)group->prefill_fit / PAGE_TOKENS * PAGE_TOKENS; /* at least one page: prompts must come in, too */
 }
 
 /* ---- rows ---- */
@@ -138,7 +155,7 @@ static bool add_decodes(struct scheduler *s, struct group *group, struct flight 
 static void add_prefills(struct scheduler *s, struct group *group, struct flight *f)
 {
     uint32_t g = (uint32_t)(group - s->groups);
-    uint32_t budget = prefill_budget(s, group, f->decodes);
+    uint32_t budget = prefill_budget(group, f->decodes);
     for (struct sequence *q = s->running.first; q && budget; q = q->next) {
         uint32_t left = q->group == g ? computable(q) - q->planned_kv : 0;
         if (left < 2)

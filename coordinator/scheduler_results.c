@@ -154,7 +154,7 @@ enum err scheduler_step_done(struct scheduler *s, uint32_t g, uint32_t epoch, ui
         e = f->owners[r] ? take_row(s, g, f, r, why) : OK;
     if (e)
         return e;
-    scheduler_learn_time(group, f, took);
+    scheduler_learn_time(s, group, f, took);
     s->counters.steps++;
     s->counters.prefilled += f->prompt_tokens;
     s->counters.last_step_us = took;
