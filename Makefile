@@ -16,6 +16,7 @@ BUILD ?= build
 MODEL ?= smollm2
 PORT ?= 8080
 T ?= 60
+soak_seconds = $(if $(filter file,$(origin T)),3600,$(T))
 N ?= 10000
 ARGS ?=
 SAN ?=
@@ -132,7 +133,7 @@ with_fuzzers = { ! tools/can_fuzz.sh || $(MAKE) $(jobs) VARIANT=fuzz fuzzers; }
 
 # ---- targets for people; the sentences behind ## are `make help` -----------------------------------------------------
 
-.PHONY: all serve test check check-kill check-long check-sim fuzz debug bench deps deps-test deps-lint model lint format coverage clean help
+.PHONY: all serve test check check-kill check-long check-sim soak fuzz debug bench deps deps-test deps-lint model lint format coverage clean help
 .PHONY: tests benches fuzzers
 
 PROGRAMS := $(if $(wildcard coordinator/main.c),$(BIN)/quire) $(if $(wildcard worker/main.c),$(BIN)/quire-worker)
@@ -164,6 +165,12 @@ check-kill: ## Kills workers and coordinator at every fault point in every phase
 
 check-sim: $(OUT)/tests/unit/test_scheduler ## Lives N lives of the scheduler in a made-up world, each from a seed that it prints.
 	@QUIRE_LIVES=$(N) QUIRE_ROOT=$(CURDIR) $(abspath $<)
+
+soak: ## Kills, stops and starts a server again under load for T=3600 seconds, compares every token, records it in tests/results/.
+	@$(MAKE) $(jobs) all
+	@$(MAKE) model
+	@QUIRE_LONG=1 QUIRE_ROOT=$(CURDIR) QUIRE_BUILD=$(abspath $(BUILD)) tests/multiprocess/run_soak --seconds $(soak_seconds) \
+	    --record tests/results/$(shell date +%F)-soak $(ARGS)
 
 fuzz: ## Feeds each parser inputs that grow from its corpus, T=60 seconds each; wants clang.
 	@$(MAKE) deps-lint
