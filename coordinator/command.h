@@ -7,6 +7,7 @@ int command_clear(int argc, char **argv);
 int command_fsck(int argc, char **argv);
 int command_inspect(int argc, char **argv);
 int command_run(int argc, char **argv);
+int command_score(int argc, char **argv);
 int command_serve(int argc, char **argv);
 int command_template(int argc, char **argv);
 int command_tokenize(int argc, char **argv);

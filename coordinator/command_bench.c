@@ -11,13 +11,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/must.h"
 #include "coordinator/command.h"
-#include "coordinator/inference.h"
+#include "coordinator/private_engine.h"
 
 enum { MOST_FIGURES = 16, MOST_BATCH = 512 };
 
@@ -37,15 +36,13 @@ enum bench_phase {
 
 struct bench {
     const struct bench_plan *plan;
-    struct event_base *loop;
-    struct inference inference;
+    struct private_engine engine;
     enum bench_phase phase;
     struct sequence *sequences[MOST_BATCH];
     uint32_t count;
     uint64_t said, wanted; /* tokens since the clock began; how many are to be timed */
     uint64_t began_us, ended_us;
     uint64_t salt; /* another one each run: nothing is found in pages */
-    char problem[512];
 };
 
 /* ---- events of the sequences ---- */
@@ -77,19 +74,13 @@ static void on_ended(void *owner, enum finish_reason reason)
         if (b->sequences[i] && b->sequences[i]->state == SEQUENCE_DONE)
             b->sequences[i] = NULL;
     if (reason == FINISH_ERROR)
-        snprintf(b->problem, sizeof b->problem, "the workers could not go on");
+        private_engine_fail(&b->engine, "the workers could not go on");
 }
 
 static const struct sequence_events events = {
     .token = on_token, .scored = on_scored, .admitted = on_admitted, .ended = on_ended};
 
 /* ---- events of the engine ---- */
-
-static void on_ready(void *owner)
-{
-    struct bench *b = owner;
-    event_base_loopbreak(b->loop);
-}
 
 static bool all_speak(const struct bench *b)
 {
@@ -99,11 +90,10 @@ static bool all_speak(const struct bench *b)
     return true;
 }
 
-static void on_stepped(void *owner, uint64_t step_us)
+static void on_stepped(void *owner)
 {
-    (void)step_us;
     struct bench *b = owner;
-    bool over = *b->problem || ((b->phase == BENCH_FIRST_TOKEN || b->phase == BENCH_SPEAKING) && b->said >= b->wanted);
+    bool over = (b->phase == BENCH_FIRST_TOKEN || b->phase == BENCH_SPEAKING) && b->said >= b->wanted;
     if (b->phase == BENCH_GATHERING && all_speak(b)) {
         b->phase = BENCH_SPEAKING;
         b->said = 0;
@@ -111,23 +101,8 @@ static void on_stepped(void *owner, uint64_t step_us)
     } else if (b->phase != BENCH_IDLE && over) {
         b->phase = BENCH_IDLE;
         b->ended_us = now_us();
-        event_base_loopbreak(b->loop);
+        private_engine_pause(&b->engine);
     }
-}
-
-static void on_progress(void *owner, uint64_t done, uint64_t total)
-{
-    (void)owner;
-    if (isatty(2))
-        fprintf(stderr, "\rloading: %.0f %%%s", total ? 100.0 * (double)done / (double)total : 0,
-                done == total ? "\n" : "");
-}
-
-static void on_hopeless(void *owner, const char *sentence)
-{
-    struct bench *b = owner;
-    snprintf(b->problem, sizeof b->problem, "%s", sentence);
-    event_base_loopbreak(b->loop);
 }
 
 /* ---- one run ---- */
@@ -135,7 +110,7 @@ static void on_hopeless(void *owner, const char *sentence)
 /* The ids that the peer's benchmark feeds, too. */
 static uint32_t token_at(const struct bench *b, uint32_t i)
 {
-    return 100 + (uint32_t)((uint64_t)i * 7919 % (b->inference.checkpoint.api.vocab - 200));
+    return 100 + (uint32_t)((uint64_t)i * 7919 % (b->engine.inference.checkpoint.api.vocab - 200));
 }
 
 static enum err submit(struct bench *b, uint32_t index, uint32_t prompt, uint32_t max_tokens, struct why *why)
@@ -155,7 +130,7 @@ static enum err submit(struct bench *b, uint32_t index, uint32_t prompt, uint32_
         .events = &events,
         .owner = b,
     };
-    enum err e = scheduler_submit(b->inference.scheduler, &spec, now_us(), &b->sequences[index], why);
+    enum err e = scheduler_submit(b->engine.inference.scheduler, &spec, now_us(), &b->sequences[index], why);
     free(tokens);
     return e;
 }
@@ -164,7 +139,7 @@ static void cancel_all(struct bench *b)
 {
     for (uint32_t i = 0; i < b->count; i++)
         if (b->sequences[i]) {
-            scheduler_cancel(b->inference.scheduler, b->sequences[i]);
+            scheduler_cancel(b->engine.inference.scheduler, b->sequences[i]);
             b->sequences[i] = NULL;
         }
 }
@@ -173,7 +148,7 @@ static void cancel_all(struct bench *b)
 static enum err run_once(struct bench *b, enum bench_phase phase, uint32_t count, uint32_t prompt, uint32_t wanted,
                          double *seconds, struct why *why)
 {
-    uint32_t rest = scheduler_token_limit(b->inference.scheduler);
+    uint32_t rest = scheduler_token_limit(b->engine.inference.scheduler);
     b->salt++;
     b->count = count;
     b->phase = phase;
@@ -183,11 +158,8 @@ static enum err run_once(struct bench *b, enum bench_phase phase, uint32_t count
     enum err e = OK;
     for (uint32_t i = 0; !e && i < count; i++)
         e = submit(b, i, prompt, phase == BENCH_FIRST_TOKEN ? 1 : rest, why);
-    if (!e) {
-        inference_wake(&b->inference);
-        event_base_dispatch(b->loop);
-        e = *b->problem ? because(why, ERR_IO, "%s", b->problem) : OK;
-    }
+    if (!e)
+        e = private_engine_run(&b->engine, why);
     b->phase = BENCH_IDLE;
     cancel_all(b);
     *seconds = (double)(b->ended_us - b->began_us) * 1e-6;
@@ -246,7 +218,7 @@ static enum err measure(struct bench *b, const char *model_path, struct why *why
     }
     const char *slash = strrchr(model_path, '/');
     printf("{\"engine\": \"quire\", \"model\": \"%s\", \"threads\": %u, ", slash ? slash + 1 : model_path,
-           b->inference.workers);
+           b->engine.inference.workers);
     print_json("prefill_tps", p->prefill, prefill, p->prefill_count);
     printf(", ");
     print_json("decode_tps", p->batch, decode, p->batch_count);
@@ -257,20 +229,14 @@ static enum err measure(struct bench *b, const char *model_path, struct why *why
 static enum err run_bench(const struct serve_options *options, const struct bench_plan *plan, struct why *why)
 {
     struct bench *b = calloc(1, sizeof *b);
-    if (!b || !(b->loop = event_base_new())) {
-        free(b);
+    if (!b)
         return because(why, ERR_NOMEM, "could not start: no memory");
-    }
     b->plan = plan;
-    struct inference_hooks hooks = {
-        .ready = on_ready, .stepped = on_stepped, .progress = on_progress, .hopeless = on_hopeless, .owner = b};
-    enum err e = inference_open(&b->inference, b->loop, options, &hooks, why);
+    enum err e = private_engine_open(&b->engine, options, on_stepped, b, why);
     if (!e) {
-        event_base_dispatch(b->loop); /* until on_ready */
-        e = *b->problem ? because(why, ERR_IO, "%s", b->problem) : measure(b, options->model, why);
-        inference_close(&b->inference);
+        e = measure(b, options->model, why);
+        private_engine_close(&b->engine);
     }
-    event_base_free(b->loop);
     free(b);
     return e;
 }
@@ -365,9 +331,7 @@ int command_bench(int argc, char **argv)
         print_help();
         return 0;
     }
-    serve_options_init(&options);
-    snprintf(options.name, sizeof options.name, "bench-%d", (int)getpid());
-    snprintf(options.log_level, sizeof options.log_level, "warn"); /* of the workers; ours is below */
+    private_engine_options(&options, "bench");
     enum err e = parse_plan(&plan, &argc, argv, &why);
     if (!e)
         e = serve_options_parse(&options, argc, argv, &rest, 0, &rest_count, &why);
