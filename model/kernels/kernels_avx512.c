@@ -8,61 +8,109 @@
 #include "model/kernels/sets.h"
 #include "model/tiles.h"
 
-/* 16 codes of one token: 4 groups of 4 bytes. */
-static inline void store_codes(int8_t *q, __m512i codes)
+/* a0 a1 b0 b1: the larger ones of neighbouring quarters of a and of b */
+static inline __m512i larger_quarters(__m512i a, __m512i b)
 {
-    int8_t packed[16];
-    _mm_storeu_si128((__m128i *)(void *)packed, _mm512_cvtepi32_epi8(codes));
-    for (int g = 0; g < 4; g++)
-        __builtin_memcpy(q + g * 4 * ACTIVATION_GROUP, packed + 4 * g, 4);
+    return _mm512_max_epu32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
 }
 
-static inline __m512i rounded(__m512 x, __m512 inverse)
+/* The largest of the 16 lanes of each of 8 registers, lane t of register t. */
+static inline __m256i largest_of_each(const __m512i *x)
 {
-    __m512i codes = _mm512_cvtps_epi32(_mm512_mul_ps(x, inverse));
-    return _mm512_max_epi32(_mm512_min_epi32(codes, _mm512_set1_epi32(127)), _mm512_set1_epi32(-127));
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 0, 0, 0, 0, 0, 0, 0);
+    __m512i low = larger_quarters(larger_quarters(x[0], x[1]), larger_quarters(x[2], x[3])); /* 0 1 2 3, 4 lanes each */
+    __m512i high = larger_quarters(larger_quarters(x[4], x[5]), larger_quarters(x[6], x[7]));           /* 4 5 6 7 */
+    __m512i two = _mm512_max_epu32(_mm512_unpacklo_epi64(low, high), _mm512_unpackhi_epi64(low, high)); /* 0 0 4 4 … */
+    two = _mm512_max_epu32(two, _mm512_shuffle_epi32(two, 0xb1));
+    return _mm512_castsi512_si256(_mm512_permutexvar_epi32(order, two));
 }
 
-/* One block of one token; x is 32 floats. q is where its first 4 codes go, `at` its index in the per-block arrays. */
-static inline void quantize_block(struct activations *a, const float *x, int8_t *q, size_t at)
+/* q[c]: codes of k 8 c .. 8 c + 7 of 8 tokens, [2][8 tokens][4]; x[t] is 32 floats, which become codes by inverse[t]. */
+static inline void codes_of_block(const float *const *x, const float *inverse, __m512i q[4])
+{
+    __m512i pair[4]; /* of tokens 2 i, 2 i + 1; quarter j: codes [token][k 4 j .., k 16 + 4 j ..][4] */
+    for (int i = 0; i < 4; i++) {
+        __m512i part[2];
+        for (int j = 0; j < 2; j++) {
+            const float *at = x[2 * i + j];
+            __m512 by = _mm512_set1_ps(inverse[2 * i + j]);
+            __m512i low = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(at), by));
+            __m512i high = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(at + 16), by));
+            part[j] = _mm512_packs_epi32(low, high);
+        }
+        pair[i] = _mm512_packs_epi16(part[0], part[1]);
+    }
+    const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11),
+                  second = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+    __m512 four[4];
+    for (int i = 0; i < 4; i++)
+        four[i] = _mm512_castsi512_ps(pair[i]);
+    for (int half = 0; half < 2; half++) { /* quarter j: tokens 0 .. 3 of k 16 half + 4 j, then tokens 4 .. 7 */
+        __m512 low = half ? _mm512_shuffle_ps(four[0], four[1], 0xdd) : _mm512_shuffle_ps(four[0], four[1], 0x88);
+        __m512 high = half ? _mm512_shuffle_ps(four[2], four[3], 0xdd) : _mm512_shuffle_ps(four[2], four[3], 0x88);
+        __m512i a = _mm512_castps_si512(low), b = _mm512_castps_si512(high);
+        q[2 * half] = _mm512_permutex2var_epi64(a, first, b);
+        q[2 * half + 1] = _mm512_permutex2var_epi64(a, second, b);
+    }
+}
+
+/* Per token: the sum of all codes of two registers of codes_of_block. */
+static inline __m256i sums_of_codes(__m512i a, __m512i b)
+{
+    const __m512i ones = _mm512_set1_epi8(1);
+    __m512i sum = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), ones, a), ones, b);
+    return _mm256_add_epi32(_mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64(sum, 1));
+}
+
+/*
+ * One block of the 8 tokens of a group, 32 floats at each x[t]; `index` counts blocks over all groups. Tokens stand in lanes
+ * wherever there is one number a token, so nothing is summed or compared across lanes 8 times over.
+ */
+static inline void quantize_block(struct activations *a, const float *const *x, size_t index)
 {
     const __m512i magnitude = _mm512_set1_epi32(INT32_MAX);
-    __m512 low = _mm512_loadu_ps(x), high = _mm512_loadu_ps(x + 16);
-    __m512i max = _mm512_max_epu32(_mm512_and_si512(_mm512_castps_si512(low), magnitude),
-                                   _mm512_and_si512(_mm512_castps_si512(high), magnitude));
-    uint32_t amax_bits = _mm512_reduce_max_epu32(max); /* floats without sign are in the order of their bits */
-    float amax = 0, inverse = 0, scale = 0;
-    __builtin_memcpy(&amax, &amax_bits, sizeof amax);
-    __m512i code_low = _mm512_setzero_si512(), code_high = _mm512_setzero_si512();
-    if (amax_bits >= 0x7f800000) {
-        scale = NAN;
-    } else if (amax >= 0x1p-100f) {
-        scale = amax / 127.0f;
-        inverse = 127.0f / amax;
-        code_low = rounded(low, _mm512_set1_ps(inverse));
-        code_high = rounded(high, _mm512_set1_ps(inverse));
+    __m512i max[ACTIVATION_GROUP];
+    for (int t = 0; t < ACTIVATION_GROUP; t++) {
+        __m512i low = _mm512_and_si512(_mm512_loadu_si512(x[t]), magnitude);
+        __m512i high = _mm512_and_si512(_mm512_loadu_si512(x[t] + 16), magnitude);
+        max[t] = _mm512_max_epu32(low, high); /* floats without sign are in the order of their bits */
     }
-    store_codes(q, code_low);
-    store_codes(q + 16 * ACTIVATION_GROUP, code_high);
-    int32_t half = _mm512_reduce_add_epi32(code_low);
-    int32_t sum = half + _mm512_reduce_add_epi32(code_high);
-    a->scale[at] = scale;
-    a->sum[at] = scale * (float)sum;
-    a->isum[at] = sum;
-    a->half[at] = half;
+    __m256i amax_bits = largest_of_each(max);
+    __m256 amax = _mm256_castsi256_ps(amax_bits), full = _mm256_set1_ps(127.0f);
+    __mmask8 finite = _mm256_cmplt_epu32_mask(amax_bits, _mm256_set1_epi32(0x7f800000));
+    __mmask8 live = finite & _mm256_cmp_ps_mask(amax, _mm256_set1_ps(0x1p-100f), _CMP_GE_OQ);
+    __m256 scale = _mm256_mask_blend_ps(finite, _mm256_set1_ps(NAN), _mm256_maskz_div_ps(live, amax, full));
+    float inverse[ACTIVATION_GROUP];
+    _mm256_storeu_ps(inverse, _mm256_maskz_div_ps(live, full, amax));
+
+    __m512i q[4];
+    codes_of_block(x, inverse, q);
+    __mmask16 both = (__mmask16)(live | live << ACTIVATION_GROUP); /* not finite: what was infinity * 0 is no code */
+    int8_t *to = a->q + index * TILE_K * ACTIVATION_GROUP;
+    for (int i = 0; i < 4; i++) {
+        q[i] = _mm512_maskz_mov_epi32(both, q[i]);
+        _mm512_store_si512(to + 64 * i, q[i]);
+    }
+    __m256i half = sums_of_codes(q[0], q[1]), sum = _mm256_add_epi32(half, sums_of_codes(q[2], q[3]));
+    size_t at = index * ACTIVATION_GROUP;
+    _mm256_store_ps(a->scale + at, scale);
+    _mm256_store_ps(a->sum + at, _mm256_mul_ps(scale, _mm256_cvtepi32_ps(sum)));
+    _mm256_store_si256((__m256i *)(void *)(a->isum + at), sum);
+    _mm256_store_si256((__m256i *)(void *)(a->half + at), half);
 }
 
 static void quantize(struct activations *a)
 {
     static const float nothing[TILE_K];
     uint32_t blocks = a->cols / TILE_K;
-    uint32_t padded = (a->tokens + ACTIVATION_GROUP - 1) / ACTIVATION_GROUP * ACTIVATION_GROUP;
-    for (uint32_t t = 0; t < padded; t++) {
-        uint32_t slot = t % ACTIVATION_GROUP;
+    for (uint32_t first = 0; first < a->tokens; first += ACTIVATION_GROUP) {
+        const float *x[ACTIVATION_GROUP];
+        for (uint32_t t = 0; t < ACTIVATION_GROUP; t++)
+            x[t] = first + t < a->tokens ? a->x + (first + t) * a->x_stride : nothing;
         for (uint32_t b = 0; b < blocks; b++) {
-            size_t index = (size_t)(t / ACTIVATION_GROUP) * blocks + b;
-            const float *x = t < a->tokens ? a->x + t * a->x_stride + b * TILE_K : nothing;
-            quantize_block(a, x, a->q + index * TILE_K * ACTIVATION_GROUP + slot * 4, index * ACTIVATION_GROUP + slot);
+            quantize_block(a, x, (size_t)(first / ACTIVATION_GROUP) * blocks + b);
+            for (uint32_t t = 0; t < ACTIVATION_GROUP && first + t < a->tokens; t++)
+                x[t] += TILE_K;
         }
     }
 }
