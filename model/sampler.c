@@ -1,12 +1,9 @@
 /*
  * sampler: see sampler.h. What stays true: a block of 256 vocabulary rows is always measured whole and in the same way,
  * and everything after that runs over blocks in order, so no split of the rows over ranks can show in a result.
- *
- * A logit that is NaN counts as -inf and +inf as the largest float: a sick model gives poor tokens, never a crash.
  */
 #include "model/sampler.h"
 
-#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -29,13 +26,6 @@ static const float least_logprob = -9999.0f; /* what the field writes for "next 
 
 static const uint32_t penalised =
     1u << 31; /* bit of seen[]: this id had its penalty; below it: how often it was generated */
-
-static float tamed(float logit)
-{
-    if (isnan(logit))
-        return lowest;
-    return logit > FLT_MAX ? FLT_MAX : logit;
-}
 
 enum err sampler_open(struct sampler **out, uint32_t vocab, struct why *why)
 {
@@ -155,28 +145,6 @@ static void ban_masked(const uint64_t *mask, float *row, uint32_t first, uint32_
             row[id] = lowest;
 }
 
-/* Maximum, its lowest id and, with a temperature, the sum of exp((logit - max) / temperature) of one block. */
-static void measure_block(const struct kernels *k, const float *row, uint32_t first, uint32_t last, float temperature,
-                          float *max, uint32_t *argmax, double *sum)
-{
-    *max = lowest;
-    *argmax = first;
-    *sum = 0;
-    for (uint32_t id = first; id < last; id++) {
-        float logit = tamed(row[id]);
-        if (logit > *max) {
-            *max = logit;
-            *argmax = id;
-        }
-    }
-    if (*max == lowest || !(temperature > 0))
-        return;
-    float scaled[SAMPLE_BLOCK], zero;
-    for (uint32_t id = first; id < last; id++)
-        scaled[id - first] = (tamed(row[id]) - *max) / temperature;
-    k->max_sum_exp(scaled, last - first, &zero, sum); /* the largest is max - max = 0 */
-}
-
 void sampler_prepare(struct sampler *s, const struct kernels *k, const struct sampling *p,
                      const struct sample_history *history, const uint64_t *mask, const float *raw, float *processed,
                      uint32_t first, uint32_t last, struct sample_partial *partials)
@@ -197,9 +165,11 @@ void sampler_prepare(struct sampler *s, const struct kernels *k, const struct sa
         *partial = (struct sample_partial){.raw_max = lowest, .max = lowest, .argmax = at};
         uint32_t raw_argmax;
         if (scores)
-            measure_block(k, raw, at, end, 1, &partial->raw_max, &raw_argmax, &partial->raw_sum);
-        if (p)
-            measure_block(k, processed, at, end, p->temperature, &partial->max, &partial->argmax, &partial->sum);
+            k->measure(raw + at, end - at, 1, &partial->raw_max, &raw_argmax, &partial->raw_sum);
+        if (!p)
+            continue;
+        k->measure(processed + at, end - at, p->temperature, &partial->max, &partial->argmax, &partial->sum);
+        partial->argmax += at;
     }
 }
 
@@ -278,7 +248,7 @@ static uint32_t gather(struct sampler *s, const float *row, const struct sample_
         uint32_t first = b * SAMPLE_BLOCK;
         uint32_t last = s->vocab - first < SAMPLE_BLOCK ? s->vocab : first + SAMPLE_BLOCK;
         for (uint32_t id = first; id < last; id++) {
-            float logit = tamed(row[id]);
+            float logit = tamed_logit(row[id]);
             if (logit >= bound && logit > lowest)
                 s->found[count++] = (struct candidate){logit, id};
         }
@@ -338,7 +308,7 @@ static uint32_t pick_in_block(const struct sampler *s, const float *row, uint32_
     uint32_t picked = first;
     double sum = 0;
     for (uint32_t id = first; id < last && sum <= target; id++) {
-        double weight = weight_of(tamed(row[id]), max, temperature);
+        double weight = weight_of(tamed_logit(row[id]), max, temperature);
         sum += weight;
         if (weight > 0)
             picked = id;
@@ -442,7 +412,7 @@ static struct raw_total raw_total_of(const struct sampler *s, const struct sampl
 
 static float logprob_of(struct raw_total t, float raw)
 {
-    double logprob = (double)tamed(raw) - (double)t.max - t.log_sum;
+    double logprob = (double)tamed_logit(raw) - (double)t.max - t.log_sum;
     return logprob > (double)least_logprob ? (float)logprob : least_logprob; /* also when it is NaN */
 }
 

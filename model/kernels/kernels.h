@@ -26,6 +26,8 @@
 #ifndef QUIRE_MODEL_KERNELS_H
 #define QUIRE_MODEL_KERNELS_H
 
+#include <float.h>
+#include <math.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -37,6 +39,7 @@ enum {
     ATTENTION_GRID = 256,     /* positions of one partial result */
     ATTENTION_PAGE = 16,      /* positions of a page */
     ATTENTION_MAX_HEADS = 16, /* query heads of one kv head in one call; wider groups are cut by the caller */
+    ATTENTION_AHEAD = 2,      /* pages whose keys are fetched before they are needed */
     KERNEL_ALIGN = 64,
 };
 
@@ -97,7 +100,8 @@ struct attention {
     float softcap; /* 0: none */
     const uint8_t *const *pages;
     size_t k_offset, v_offset;
-    void *scratch; /* attention_scratch_bytes(head_dim), KERNEL_ALIGN-aligned, private */
+    const uint8_t *soon[ATTENTION_AHEAD]; /* a hint: keys that the next call begins with; NULL: not known */
+    void *scratch;                        /* attention_scratch_bytes(head_dim), KERNEL_ALIGN-aligned, private */
 };
 
 size_t attention_scratch_bytes(uint32_t head_dim);
@@ -130,8 +134,12 @@ struct kernels {
 
     void (*attend)(const struct attention *a);
 
-    /* max over n > 0 values, and the sum of (double)kernel_expf(x - max) by the 16-lane rule in double. */
-    void (*max_sum_exp)(const float *x, uint32_t n, float *max, double *sum);
+    /*
+     * Of n > 0 logits, x = tamed_logit of each: the largest, the lowest index that has it (0 when all are -inf), and with a
+     * temperature > 0 and a largest above -inf the sum of (double)kernel_expf((x - max) / temperature) by the 16-lane rule in
+     * double; else 0.
+     */
+    void (*measure)(const float *x, uint32_t n, float temperature, float *max, uint32_t *argmax, double *sum);
 
     /* n floats to f16 (nearest even) and back. */
     void (*to_f16)(uint16_t *out, const float *x, uint32_t n);
@@ -146,6 +154,14 @@ float kernel_expf(float x);
 
 /* tanh by way of kernel_expf: 1 - 2 / (exp(2 |x|) + 1), with the sign of x. */
 float kernel_tanhf(float x);
+
+/* A logit that is NaN counts as -inf and +inf as the largest float: a sick model gives poor tokens, never a crash. */
+static inline float tamed_logit(float logit)
+{
+    if (isnan(logit))
+        return -INFINITY;
+    return logit > FLT_MAX ? FLT_MAX : logit;
+}
 
 extern const struct kernels kernels_reference;
 

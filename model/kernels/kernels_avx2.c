@@ -1,6 +1,7 @@
 /*
  * kernels_avx2: the set for processors with AVX2, FMA and F16C; the parts that are not products or attention.
  */
+#include <float.h>
 #include <math.h>
 
 #include "model/kernels/lanes_avx2.h"
@@ -111,19 +112,49 @@ static void gelu(float *out, const float *x, const float *up, uint32_t n)
     }
 }
 
-static void max_sum_exp(const float *x, uint32_t n, float *max, double *sum)
+/* tamed_logit of `count` lanes, -inf in the others; the constant is the first operand of min, so that a NaN passes. */
+static inline __m256 tamed_lanes(const float *x, uint32_t count)
 {
-    float m = x[0];
-    for (uint32_t i = 1; i < n; i++)
-        m = x[i] > m ? x[i] : m;
-    *max = m + 0.0f;
+    const __m256 lowest = _mm256_set1_ps(-INFINITY);
+    __m256 v = _mm256_min_ps(_mm256_set1_ps(FLT_MAX), load_lanes(x, count));
+    v = _mm256_blendv_ps(v, lowest, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+    return count == 8 ? v : _mm256_blendv_ps(lowest, v, _mm256_castsi256_ps(lane_mask(count)));
+}
+
+/* The first of the largest among n, n < 2^31. */
+static uint32_t first_of_largest(const float *x, uint32_t n)
+{
+    __m256 m = _mm256_set1_ps(-INFINITY);
+    __m256i at = _mm256_setzero_si256(), i_of = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    for (uint32_t i = 0; i < n; i += 8) { /* each lane keeps the first of its largest */
+        __m256 v = tamed_lanes(x + i, lanes_left(i, n)), larger = _mm256_cmp_ps(v, m, _CMP_GT_OQ);
+        m = _mm256_blendv_ps(m, v, larger);
+        at = _mm256_blendv_epi8(at, i_of, _mm256_castps_si256(larger));
+        i_of = _mm256_add_epi32(i_of, _mm256_set1_epi32(8));
+    }
+    float max[8];
+    uint32_t index[8], best = 0;
+    _mm256_storeu_ps(max, m);
+    _mm256_storeu_si256((__m256i *)(void *)index, at);
+    for (uint32_t lane = 1; lane < 8; lane++)
+        if (max[lane] > max[best] || (max[lane] == max[best] && index[lane] < index[best]))
+            best = lane;
+    return index[best];
+}
+
+static void measure(const float *x, uint32_t n, float temperature, float *max, uint32_t *argmax, double *sum)
+{
+    *argmax = first_of_largest(x, n);
+    *max = tamed_logit(x[*argmax]);
+    *sum = 0;
+    if (*max == -INFINITY || !(temperature > 0))
+        return;
     __m256d lane[4]; /* 4 lanes each */
     for (int i = 0; i < 4; i++)
         lane[i] = _mm256_setzero_pd();
     for (uint32_t i = 0; i < n; i += 8) {
-        uint32_t count = lanes_left(i, n);
-        __m256 e = exp_lanes(_mm256_sub_ps(load_lanes(x + i, count), _mm256_set1_ps(*max)));
-        e = _mm256_and_ps(e, _mm256_castsi256_ps(lane_mask(count)));
+        __m256 v = _mm256_sub_ps(tamed_lanes(x + i, lanes_left(i, n)), _mm256_set1_ps(*max));
+        __m256 e = exp_lanes(_mm256_div_ps(v, _mm256_set1_ps(temperature))); /* beyond the end: exp(-inf) = 0 */
         __m256d *to = lane + i / 8 % 2 * 2;
         to[0] = _mm256_add_pd(to[0], _mm256_cvtps_pd(_mm256_castps256_ps128(e)));
         to[1] = _mm256_add_pd(to[1], _mm256_cvtps_pd(_mm256_extractf128_ps(e, 1)));
@@ -158,7 +189,7 @@ const struct kernels kernels_avx2 = {
     .swiglu = swiglu,
     .gelu = gelu,
     .attend = attend_avx2,
-    .max_sum_exp = max_sum_exp,
+    .measure = measure,
     .to_f16 = to_f16,
     .from_f16 = from_f16,
 };

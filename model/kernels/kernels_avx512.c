@@ -2,6 +2,7 @@
  * kernels_avx512: the set for processors with AVX-512 F, BW, VL, DQ and VNNI; the parts that are not products or
  * attention.
  */
+#include <float.h>
 #include <math.h>
 
 #include "model/kernels/lanes_avx512.h"
@@ -155,17 +156,37 @@ static void gelu(float *out, const float *x, const float *up, uint32_t n)
     }
 }
 
-static void max_sum_exp(const float *x, uint32_t n, float *max, double *sum)
+/* tamed_logit of each lane; the constant is the first operand of min, so that a NaN passes. */
+static inline __m512 tamed(__m512 x)
 {
-    __m512 m = _mm512_set1_ps(-INFINITY);
-    for (uint32_t i = 0; i < n; i += 16)
-        m = _mm512_mask_max_ps(m, lanes_left(i, n), _mm512_maskz_loadu_ps(lanes_left(i, n), x + i), m);
-    *max = _mm512_reduce_max_ps(m) + 0.0f;
+    x = _mm512_min_ps(_mm512_set1_ps(FLT_MAX), x);
+    return _mm512_mask_mov_ps(x, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), _mm512_set1_ps(-INFINITY));
+}
+
+static void measure(const float *x, uint32_t n, float temperature, float *max, uint32_t *argmax, double *sum)
+{
+    const __m512 lowest = _mm512_set1_ps(-INFINITY);
+    __m512 m = lowest;
+    __m512i at = _mm512_setzero_si512(), i_of = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (uint32_t i = 0; i < n; i += 16) { /* each lane keeps the first of its largest */
+        __m512 v = tamed(_mm512_mask_loadu_ps(lowest, lanes_left(i, n), x + i));
+        __mmask16 larger = _mm512_cmp_ps_mask(v, m, _CMP_GT_OQ);
+        m = _mm512_mask_mov_ps(m, larger, v);
+        at = _mm512_mask_mov_epi32(at, larger, i_of);
+        i_of = _mm512_add_epi32(i_of, _mm512_set1_epi32(16));
+    }
+    __mmask16 largest = _mm512_cmp_ps_mask(m, _mm512_set1_ps(_mm512_reduce_max_ps(m)), _CMP_EQ_OQ);
+    *argmax = _mm512_mask_reduce_min_epu32(largest, at);
+    *max = tamed_logit(x[*argmax]);
+    *sum = 0;
+    if (*max == -INFINITY || !(temperature > 0))
+        return;
     m = _mm512_set1_ps(*max);
+    __m512 by = _mm512_set1_ps(temperature);
     __m512d low = _mm512_setzero_pd(), high = _mm512_setzero_pd();
     for (uint32_t i = 0; i < n; i += 16) {
-        __mmask16 mask = lanes_left(i, n);
-        __m512 e = _mm512_maskz_mov_ps(mask, exp_lanes(_mm512_sub_ps(_mm512_maskz_loadu_ps(mask, x + i), m)));
+        __m512 v = tamed(_mm512_mask_loadu_ps(lowest, lanes_left(i, n), x + i));
+        __m512 e = exp_lanes(_mm512_div_ps(_mm512_sub_ps(v, m), by)); /* beyond the end: exp(-inf) = 0 */
         low = _mm512_add_pd(low, _mm512_cvtps_pd(_mm512_castps512_ps256(e)));
         high = _mm512_add_pd(high, _mm512_cvtps_pd(_mm512_extractf32x8_ps(e, 1)));
     }
@@ -198,7 +219,7 @@ const struct kernels kernels_avx512 = {
     .swiglu = swiglu,
     .gelu = gelu,
     .attend = attend_avx512,
-    .max_sum_exp = max_sum_exp,
+    .measure = measure,
     .to_f16 = to_f16,
     .from_f16 = from_f16,
 };

@@ -290,15 +290,22 @@ static void attend(const struct attention *a)
                        a->out + i * a->out_stride + h * a->head_dim);
 }
 
-static void max_sum_exp(const float *x, uint32_t n, float *max, double *sum)
+static void measure(const float *x, uint32_t n, float temperature, float *max, uint32_t *argmax, double *sum)
 {
     double lane[LANES] = {0};
-    float m = x[0];
-    for (uint32_t i = 1; i < n; i++)
-        m = x[i] > m ? x[i] : m;
+    *max = -INFINITY;
+    *argmax = 0;
+    *sum = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (tamed_logit(x[i]) > *max) {
+            *max = tamed_logit(x[i]);
+            *argmax = i;
+        }
+    }
+    if (*max == -INFINITY || !(temperature > 0))
+        return;
     for (uint32_t i = 0; i < n; i++)
-        lane[i % LANES] += (double)kernel_expf(x[i] - m);
-    *max = m + 0.0f; /* no negative zero: which one of two zeros is the larger is nobody's business */
+        lane[i % LANES] += (double)kernel_expf((tamed_logit(x[i]) - *max) / temperature);
     *sum = tree_sum_double(lane);
 }
 
@@ -322,7 +329,7 @@ const struct kernels kernels_reference = {
     .swiglu = swiglu,
     .gelu = gelu,
     .attend = attend,
-    .max_sum_exp = max_sum_exp,
+    .measure = measure,
     .to_f16 = to_f16,
     .from_f16 = from_f16,
 };

@@ -306,12 +306,6 @@ static void check_vectors(const struct kernels *k)
         k->gelu(got, x, NULL, n);
         kernels_reference.gelu(expected, x, NULL, n);
         assert_same_floats("gelu without a factor", got, expected, n);
-        float max_got, max_expected;
-        double sum_got, sum_expected;
-        k->max_sum_exp(x, n, &max_got, &sum_got);
-        kernels_reference.max_sum_exp(x, n, &max_expected, &sum_expected);
-        assert_same_floats("max", &max_got, &max_expected, 1);
-        assert_memory_equal(&sum_got, &sum_expected, sizeof sum_got);
         k->to_f16(half_got, x, n);
         kernels_reference.to_f16(half_expected, x, n);
         assert_memory_equal(half_got, half_expected, n * 2);
@@ -322,6 +316,34 @@ static void norms_and_activations_are_the_reference_s(void **state)
 {
     (void)state;
     for_each_set(check_vectors);
+}
+
+/* Ordinary logits; few values, so that many are the largest; zeros of both signs and tiny values; sick ones; nothing but -inf. */
+static void check_logits(const struct kernels *k)
+{
+    for (uint32_t n = 1; n <= 300; n++) {
+        for (uint32_t kind = 0; kind < 5; kind++) {
+            float x[300], max_got, max_expected, temperature = random_below(3) ? 1.0f + random_float() * 0.9f : 0;
+            uint32_t argmax_got, argmax_expected;
+            double sum_got, sum_expected;
+            fill_inputs(x, n, kind);
+            for (uint32_t i = 0; i < n; i++)
+                x[i] = kind == 4 ? -INFINITY : kind == 2 && random_below(2) ? -x[i] : x[i] * 20;
+            if (kind == 3 && random_below(3) == 0)
+                x[random_below(n)] = -INFINITY;
+            k->measure(x, n, temperature, &max_got, &argmax_got, &sum_got);
+            kernels_reference.measure(x, n, temperature, &max_expected, &argmax_expected, &sum_expected);
+            assert_memory_equal(&max_got, &max_expected, sizeof max_got);
+            assert_int_equal(argmax_got, argmax_expected);
+            assert_memory_equal(&sum_got, &sum_expected, sizeof sum_got);
+        }
+    }
+}
+
+static void logits_are_measured_as_the_reference_does(void **state)
+{
+    (void)state;
+    for_each_set(check_logits);
 }
 
 static void check_halves(const struct kernels *k)
@@ -389,12 +411,13 @@ static void check_exp_sweep(const struct kernels *k)
         kernels_reference.swiglu(expected, x, one, COUNT);
         assert_same_floats("swiglu sweep", got, expected, COUNT);
     }
-    /* max_sum_exp of (0, x) is 1 + exp(x) in double: the small results, subnormal ones too */
+    /* the sum of (0, x) is 1 + exp(x) in double: the small results, subnormal ones too */
     for (uint32_t bits = 0x80000000; bits < 0xc2d80000; bits += long_form() ? 17 : 65537) {
         float two[2] = {0, f32_from_bits(bits)}, max;
         double got_sum, expected_sum;
-        k->max_sum_exp(two, 2, &max, &got_sum);
-        kernels_reference.max_sum_exp(two, 2, &max, &expected_sum);
+        uint32_t argmax;
+        k->measure(two, 2, 1, &max, &argmax, &got_sum);
+        kernels_reference.measure(two, 2, 1, &max, &argmax, &expected_sum);
         assert_memory_equal(&got_sum, &expected_sum, sizeof got_sum);
     }
 }
@@ -634,6 +657,7 @@ int main(void)
         cmocka_unit_test(products_are_the_reference_s_for_every_type),
         cmocka_unit_test(a_token_s_result_knows_neither_neighbours_nor_row_ranges),
         cmocka_unit_test(norms_and_activations_are_the_reference_s),
+        cmocka_unit_test(logits_are_measured_as_the_reference_does),
         cmocka_unit_test(half_precision_is_converted_alike),
         cmocka_unit_test(half_precision_survives_the_round_trip),
         cmocka_unit_test(the_exponential_is_the_same_in_every_set),
