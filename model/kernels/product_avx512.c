@@ -2,9 +2,9 @@
  * product_avx512: matrix products with VNNI. One register holds 16 rows x 4 k of codes, one vpdpbusd multiplies it with
  * 4 inputs of one token (broadcast from memory) into 16 int32 sums, so no horizontal sum is ever needed.
  *
- * Up to 8 tokens: tiles are unpacked in registers. More: the unpacked row tile also goes to scratch and is multiplied
- * with each further group of 8 tokens. Functions here are specialised by inlining: `type`, `f` and `n` are constants in
- * each use.
+ * Up to 8 tokens: tiles are unpacked in registers. More: types that unpack quickly are unpacked again for each further group of 8
+ * tokens; of others the unpacked row tile goes to scratch and is multiplied from there. Functions here are specialised by
+ * inlining: `type`, `f` and `n` are constants in each use.
  */
 #include <immintrin.h>
 
@@ -295,23 +295,44 @@ SPECIALISED void product_few_rows(struct tile_format f, uint32_t n, const struct
         product_few(f, n, 1, w, tile, a, to);
 }
 
-/* One row tile for the first 8 tokens. Unpacked blocks stay in `keep` for other groups, if there is a keep. */
-SPECIALISED void product_first(struct tile_format f, const uint8_t *row_tile, uint32_t tile,
-                               const struct activations *a, const struct destination *to, struct unpacked_block *keep)
+/*
+ * One row tile for n tokens of a group. Unpacked blocks stay in `keep` for other groups, if there is a keep. The first group
+ * has the tile come from memory.
+ */
+SPECIALISED void product_packed(struct tile_format f, uint32_t n, const uint8_t *row_tile, uint32_t tile,
+                                uint32_t group, const struct activations *a, const struct destination *to,
+                                struct unpacked_block *keep)
 {
     struct block_registers registers;
     __m512 y[ACTIVATION_GROUP];
     UNROLL
-    for (uint32_t c = 0; c < ACTIVATION_GROUP; c++)
+    for (uint32_t c = 0; c < n; c++)
         y[c] = _mm512_setzero_ps();
     for (uint32_t b = 0; b < a->cols / TILE_K; b++) {
-        fetch_ahead(f, row_tile, b);
+        if (group == 0)
+            fetch_ahead(f, row_tile, b);
         unpack_block(f, row_tile, b, &registers);
         if (keep)
             keep_block(f, &registers, &keep[b]);
-        add_block(&registers, f.sub_blocks, f.minimum, bits_of(f.bias), ACTIVATION_GROUP, inputs_at(a, 0, b), y);
+        add_block(&registers, f.sub_blocks, f.minimum, bits_of(f.bias), n, inputs_at(a, group, b), y);
     }
-    store_rows(to, tile, 0, ACTIVATION_GROUP, y);
+    store_rows(to, tile, group * ACTIVATION_GROUP, n, y);
+}
+
+/* All groups of tokens, each unpacking the row tile again, which lies in the first-level cache. */
+SPECIALISED void product_packed_groups(struct tile_format f, const uint8_t *row_tile, uint32_t tile,
+                                       const struct activations *a, const struct destination *to)
+{
+    product_packed(f, 8, row_tile, tile, 0, a, to, NULL);
+    for (uint32_t group = 1; group * ACTIVATION_GROUP < a->tokens; group++) {
+        uint32_t left = a->tokens - group * ACTIVATION_GROUP;
+        if (left > 4)
+            product_packed(f, 8, row_tile, tile, group, a, to, NULL);
+        else if (left > 2)
+            product_packed(f, 4, row_tile, tile, group, a, to, NULL);
+        else
+            product_packed(f, 2, row_tile, tile, group, a, to, NULL);
+    }
 }
 
 /*
@@ -375,6 +396,15 @@ static void product_unpacked(struct tile_format f, const struct unpacked_block *
         product_groups(1, false, bits_of(f.bias), w, tile, a, to, next, ahead);
 }
 
+/*
+ * Whether unpacking a tile again for each group of tokens is quicker than writing it out unpacked once and reading that. By
+ * measurement (bench_kernels): for bytes, and for nibbles under a scale that is there, whatever the number of tokens.
+ */
+SPECIALISED bool unpacks_quickly(struct tile_format f)
+{
+    return (f.planes == PLANE_FOUR || f.planes == PLANE_EIGHT) && f.scale == SCALE_F16 && !f.table;
+}
+
 SPECIALISED void product_many_rows(struct tile_format f, const struct tile_matrix *w, uint32_t first_tile,
                                    uint32_t last_tile, const struct activations *a, const struct destination *to,
                                    struct unpacked_block *unpacked)
@@ -383,9 +413,12 @@ SPECIALISED void product_many_rows(struct tile_format f, const struct tile_matri
     tiles_row_tile_bytes(w->type, w->cols, &tile_size);
     for (uint32_t tile = first_tile; tile < last_tile; tile++) {
         const uint8_t *row_tile = w->tiles + tile * tile_size;
-        product_first(f, row_tile, tile, a, to, unpacked);
-        if (unpacked)
+        if (a->tokens <= ACTIVATION_GROUP || unpacks_quickly(f)) {
+            product_packed_groups(f, row_tile, tile, a, to);
+        } else {
+            product_packed(f, ACTIVATION_GROUP, row_tile, tile, 0, a, to, unpacked);
             product_unpacked(f, unpacked, tile, a, to, row_tile + tile_size);
+        }
     }
 }
 
@@ -395,7 +428,7 @@ SPECIALISED void product_quantised(enum tensor_type type, const struct tile_matr
 {
     struct tile_format f = tile_format(type);
     if (a->tokens > 4)
-        product_many_rows(f, w, first_tile, last_tile, a, to, a->tokens > ACTIVATION_GROUP ? scratch : NULL);
+        product_many_rows(f, w, first_tile, last_tile, a, to, scratch);
     else if (a->tokens > 2)
         product_few_rows(f, 4, w, first_tile, last_tile, a, to);
     else if (a->tokens > 1)
