@@ -85,6 +85,21 @@ static enum err build_pack(const struct command *command, uint8_t *out, size_t r
     return pack(&message.base, out, room, length);
 }
 
+static enum err sum_pack(const struct command *command, uint8_t *out, size_t room, size_t *length)
+{
+    must(command->sum.count > 0 && command->sum.count <= SUM_PAGES_MAX);
+    uint32_t pages[SUM_PAGES_MAX];
+    memcpy(pages, command->sum.pages, command->sum.count * sizeof pages[0]);
+    Quire__Sum sum = QUIRE__SUM__INIT;
+    sum.question = command->sum.question;
+    sum.n_pages = command->sum.count;
+    sum.pages = pages;
+    Quire__Command message = QUIRE__COMMAND__INIT;
+    message.kind_case = QUIRE__COMMAND__KIND_SUM;
+    message.sum = &sum;
+    return pack(&message.base, out, room, length);
+}
+
 enum err command_pack(const struct command *command, uint8_t *out, size_t room, size_t *length)
 {
     switch (command->kind) {
@@ -101,6 +116,8 @@ enum err command_pack(const struct command *command, uint8_t *out, size_t room, 
         message.stop = &stop;
         return pack(&message.base, out, room, length);
     }
+    case COMMAND_SUM:
+        return sum_pack(command, out, room, length);
     }
     must_not_reach();
 }
@@ -159,6 +176,18 @@ enum err report_pack(const struct report *report, uint8_t *out, size_t room, siz
         failed.text = text;
         message.kind_case = QUIRE__REPORT__KIND_FAILED;
         message.failed = &failed;
+        return pack(&message.base, out, room, length);
+    }
+    case REPORT_SUMS: {
+        must(report->sums.count > 0 && report->sums.count <= SUM_PAGES_MAX);
+        uint32_t numbers[SUM_PAGES_MAX];
+        memcpy(numbers, report->sums.sums, report->sums.count * sizeof numbers[0]);
+        Quire__Sums sums = QUIRE__SUMS__INIT;
+        sums.question = report->sums.question;
+        sums.n_sums = report->sums.count;
+        sums.sums = numbers;
+        message.kind_case = QUIRE__REPORT__KIND_SUMS;
+        message.sums = &sums;
         return pack(&message.base, out, room, length);
     }
     }
@@ -276,6 +305,17 @@ static enum err take_plan(struct step_plan *plan, const Quire__StepPlan *message
     return OK;
 }
 
+static enum err take_sum(struct command *command, const Quire__Sum *sum, struct why *why)
+{
+    if (!is_known(&sum->base) || sum->n_pages == 0 || sum->n_pages > SUM_PAGES_MAX)
+        return refuse(why, "a question for checksums names no page or too many");
+    command->kind = COMMAND_SUM;
+    command->sum.question = sum->question;
+    command->sum.count = (uint32_t)sum->n_pages;
+    memcpy(command->sum.pages, sum->pages, sum->n_pages * sizeof sum->pages[0]);
+    return OK;
+}
+
 enum err command_unpack(struct command *command, const uint8_t *bytes, size_t length, struct message_scratch *scratch,
                         struct why *why)
 {
@@ -294,6 +334,8 @@ enum err command_unpack(struct command *command, const uint8_t *bytes, size_t le
     case QUIRE__COMMAND__KIND_STOP:
         command->kind = COMMAND_STOP;
         return is_known(&message->stop->base) ? OK : refuse(why, "an order to stop says more than that");
+    case QUIRE__COMMAND__KIND_SUM:
+        return take_sum(command, message->sum, why);
     default:
         return refuse(why, "it is no command of this version");
     }
@@ -307,6 +349,16 @@ static enum err take_failed(struct report *report, const Quire__Failed *failed, 
     report->failed.epoch = failed->epoch;
     report->failed.step = failed->step;
     memcpy(report->failed.text, failed->text, text_length + 1);
+    return OK;
+}
+
+static enum err take_sums(struct report *report, const Quire__Sums *sums, struct why *why)
+{
+    if (sums->n_sums == 0 || sums->n_sums > SUM_PAGES_MAX)
+        return refuse(why, "an answer has no checksum or too many");
+    report->sums.question = sums->question;
+    report->sums.count = (uint32_t)sums->n_sums;
+    memcpy(report->sums.sums, sums->sums, sums->n_sums * sizeof sums->sums[0]);
     return OK;
 }
 
@@ -354,6 +406,11 @@ enum err report_unpack(struct report *report, const uint8_t *bytes, size_t lengt
         inner = &message->failed->base;
         report->kind = REPORT_FAILED;
         err = take_failed(report, message->failed, why);
+        break;
+    case QUIRE__REPORT__KIND_SUMS:
+        inner = &message->sums->base;
+        report->kind = REPORT_SUMS;
+        err = take_sums(report, message->sums, why);
         break;
     default:
         break;

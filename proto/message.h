@@ -22,6 +22,7 @@ enum {
     GROUP_RANKS_MAX = 512,
     MODEL_PATH_MAX = 4095,
     FAILED_TEXT_MAX = 511,
+    SUM_PAGES_MAX = 128, /* a report of as many is shorter than one of a failure */
 };
 
 enum {
@@ -62,7 +63,7 @@ struct step_plan {
     struct step_row rows[STEP_ROWS_MAX]; /* entries of all rows together: at most STEP_ENTRIES_MAX */
 };
 
-enum command_kind { COMMAND_ASSIGN = 1, COMMAND_BUILD, COMMAND_PLAN, COMMAND_STOP };
+enum command_kind { COMMAND_ASSIGN = 1, COMMAND_BUILD, COMMAND_PLAN, COMMAND_STOP, COMMAND_SUM };
 
 struct command {
     enum command_kind kind;
@@ -77,10 +78,23 @@ struct command {
             char model_path[MODEL_PATH_MAX + 1];
         } build;
         struct step_plan plan;
+        struct {
+            uint64_t question;
+            uint32_t count; /* 1 to SUM_PAGES_MAX */
+            uint32_t pages[SUM_PAGES_MAX];
+        } sum;
     };
 };
 
-enum report_kind { REPORT_HELLO = 1, REPORT_ASSIGNED, REPORT_BUILT, REPORT_PROGRESS, REPORT_RESULT, REPORT_FAILED };
+enum report_kind {
+    REPORT_HELLO = 1,
+    REPORT_ASSIGNED,
+    REPORT_BUILT,
+    REPORT_PROGRESS,
+    REPORT_RESULT,
+    REPORT_FAILED,
+    REPORT_SUMS
+};
 
 struct report {
     enum report_kind kind;
@@ -103,6 +117,11 @@ struct report {
             uint64_t step;
             char text[FAILED_TEXT_MAX + 1]; /* one sentence for a person */
         } failed;
+        struct {
+            uint64_t question;
+            uint32_t count; /* 1 to SUM_PAGES_MAX */
+            uint32_t sums[SUM_PAGES_MAX];
+        } sums;
     };
 };
 

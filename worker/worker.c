@@ -15,6 +15,7 @@
 #include "proto/channel.h"
 #include "proto/message.h"
 #include "shm/barrier.h"
+#include "shm/crc32c.h"
 #include "worker/affinity.h"
 #include "worker/attach.h"
 #include "worker/sandbox.h"
@@ -305,6 +306,36 @@ static void handle_plan(struct worker *w)
     }
 }
 
+/* ---- checksums ---- */
+
+/* False: it has no place now, or there is no such page. */
+static bool sum_pages(struct worker *w)
+{
+    const struct arena *a = &w->at.arena;
+    struct report *r = &w->report;
+    *r = (struct report){.kind = REPORT_SUMS};
+    r->sums.question = w->command.sum.question;
+    r->sums.count = w->command.sum.count;
+    for (uint32_t i = 0; i < w->command.sum.count; i++) {
+        page_id page = w->command.sum.pages[i];
+        if ((w->place != JOINED && w->place != STEPPING) || page >= a->layout.page_count)
+            return false;
+        uint32_t page_class = page_place(&a->geometry, &a->layout, page).page_class;
+        r->sums.sums[i] = crc32c(0, arena_page(a, page), a->geometry.page_bytes[page_class]);
+        worker_slot_beat(w->slot);
+    }
+    return true;
+}
+
+/* Whether the page is still the one that is meant, its asker knows. */
+static void handle_sum(struct worker *w)
+{
+    if (sum_pages(w))
+        send_report(w);
+    else
+        w->dropped++;
+}
+
 /* ---- the loop ---- */
 
 /* The first message proves that libzmq has connected: from here on nobody needs a new socket. Before it is looked at. */
@@ -363,6 +394,9 @@ static void serve(struct worker *w)
             break;
         case COMMAND_PLAN:
             handle_plan(w);
+            break;
+        case COMMAND_SUM:
+            handle_sum(w);
             break;
         case COMMAND_STOP:
             log_debug("stopped; %llu plans of ended epochs and senseless commands were dropped",

@@ -70,6 +70,16 @@ static void every_command_comes_out_as_it_went_in(void **state)
     assert_int_equal(received.build.ranks, 2);
     assert_int_equal(received.build.group, 1);
 
+    command.kind = COMMAND_SUM;
+    command.sum.question = UINT64_MAX;
+    command.sum.count = SUM_PAGES_MAX;
+    for (uint32_t i = 0; i < SUM_PAGES_MAX; i++)
+        command.sum.pages[i] = UINT32_MAX - i;
+    command_survives();
+    assert_true(received.sum.question == UINT64_MAX);
+    assert_int_equal(received.sum.count, SUM_PAGES_MAX);
+    assert_memory_equal(received.sum.pages, command.sum.pages, sizeof command.sum.pages);
+
     command.kind = COMMAND_STOP;
     command_survives();
 }
@@ -109,6 +119,19 @@ static void every_report_comes_out_as_it_went_in(void **state)
     report.failed.text[FAILED_TEXT_MAX] = '\0';
     report_survives();
     assert_string_equal(received_report.failed.text, report.failed.text);
+    size_t longest, length;
+    assert_int_equal(report_pack(&report, wire, sizeof wire, &longest), OK);
+    report.kind = REPORT_SUMS;
+    report.sums.question = UINT64_MAX;
+    report.sums.count = SUM_PAGES_MAX;
+    for (uint32_t i = 0; i < SUM_PAGES_MAX; i++)
+        report.sums.sums[i] = UINT32_MAX - i;
+    report_survives();
+    assert_true(received_report.sums.question == UINT64_MAX);
+    assert_int_equal(received_report.sums.count, SUM_PAGES_MAX);
+    assert_memory_equal(received_report.sums.sums, report.sums.sums, sizeof report.sums.sums);
+    assert_int_equal(report_pack(&report, wire, sizeof wire, &length), OK);
+    assert_true(length <= longest + 16); /* a worker has room for both */
 }
 
 static void the_longest_plan_fits_one_message(void **state)
@@ -237,6 +260,31 @@ static void places_out_of_their_group_are_refused(void **state)
     assert_int_equal(command_unpack(&received, wire, pack_foreign(&message.base), &scratch, NULL), OK);
 }
 
+static void questions_and_answers_of_no_page_or_too_many_are_refused(void **state)
+{
+    (void)state;
+    uint32_t numbers[SUM_PAGES_MAX + 1] = {0};
+    struct why why = {""};
+    Quire__Sum sum = QUIRE__SUM__INIT;
+    Quire__Command question = QUIRE__COMMAND__INIT;
+    question.kind_case = QUIRE__COMMAND__KIND_SUM;
+    question.sum = &sum;
+    sum.pages = numbers;
+    Quire__Sums sums = QUIRE__SUMS__INIT;
+    Quire__Report answer = QUIRE__REPORT__INIT;
+    answer.kind_case = QUIRE__REPORT__KIND_SUMS;
+    answer.sums = &sums;
+    sums.sums = numbers;
+    for (size_t count = 0; count <= SUM_PAGES_MAX + 1; count += SUM_PAGES_MAX + 1) {
+        sum.n_pages = sums.n_sums = count;
+        assert_command_refused(pack_foreign(&question.base));
+        assert_int_equal(report_unpack(&received_report, wire, pack_foreign(&answer.base), &scratch, &why), ERR_FORMAT);
+    }
+    sum.n_pages = sums.n_sums = SUM_PAGES_MAX;
+    assert_int_equal(command_unpack(&received, wire, pack_foreign(&question.base), &scratch, NULL), OK);
+    assert_int_equal(report_unpack(&received_report, wire, pack_foreign(&answer.base), &scratch, NULL), OK);
+}
+
 static void unknown_fields_doubled_fields_and_hidden_zeros_are_refused(void **state)
 {
     (void)state;
@@ -314,6 +362,7 @@ int main(void)
         cmocka_unit_test(rows_that_mean_nothing_are_refused),
         cmocka_unit_test(flags_of_another_version_are_refused),
         cmocka_unit_test(places_out_of_their_group_are_refused),
+        cmocka_unit_test(questions_and_answers_of_no_page_or_too_many_are_refused),
         cmocka_unit_test(unknown_fields_doubled_fields_and_hidden_zeros_are_refused),
         cmocka_unit_test(a_message_that_would_unfold_beyond_the_budget_is_refused),
         cmocka_unit_test(flipped_and_cut_messages_never_hurt),

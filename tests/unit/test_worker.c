@@ -19,7 +19,9 @@
 #include "base/clock.h"
 #include "proto/channel.h"
 #include "shm/barrier.h"
+#include "shm/crc32c.h"
 #include "shm/results.h"
+#include "shm/sequence_table.h"
 #include "shm/worker_slot.h"
 #include "tests/support/server_rig.h"
 #include "worker/worker.h"
@@ -446,6 +448,38 @@ static void an_epoch_that_does_not_meet_first_is_refused(void **state)
     world_close(w);
 }
 
+static void a_question_for_checksums_is_answered_between_steps(void **state)
+{
+    (void)state;
+    struct golden g = golden_or_skip(1);
+    struct world *w = world_or_skip(2);
+    uint32_t slot = golden_session(w, &g), pages = w->server.arena.layout.page_count;
+    struct step_row row = prompt_row(w, slot, &g);
+    token_of(w, send_row(w, row, w->ranks), row);
+    w->command.kind = COMMAND_SUM;
+    w->command.sum.question = 77;
+    w->command.sum.count = 2;
+    w->command.sum.pages[0] = sequence_row_entry(&w->server.arena, slot, 0, 0).page;
+    w->command.sum.pages[1] = pages - 1;
+    send_command(w, w->slots[1]);
+    expect(w, REPORT_SUMS);
+    assert_int_equal(w->report.sums.question, 77);
+    assert_int_equal(w->report.sums.count, 2);
+    for (uint32_t i = 0; i < 2; i++)
+        assert_int_equal(w->report.sums.sums[i], crc32c(0, arena_page(&w->lent, w->command.sum.pages[i]),
+                                                        w->server.arena.geometry.page_bytes[0]));
+    assert_int_not_equal(w->report.sums.sums[0], w->report.sums.sums[1]);
+    w->command.kind = COMMAND_SUM;
+    w->command.sum.pages[0] = pages; /* there is none: no answer */
+    send_command(w, w->slots[1]);
+    w->command.sum.question = 78;
+    w->command.sum.pages[0] = 0;
+    send_command(w, w->slots[1]);
+    expect(w, REPORT_SUMS);
+    assert_int_equal(w->report.sums.question, 78);
+    world_close(w);
+}
+
 static void bytes_that_are_no_command_are_passed_over(void **state)
 {
     (void)state;
@@ -520,6 +554,7 @@ int main(void)
         cmocka_unit_test(a_refused_plan_is_answered_and_ends_the_epoch_for_that_worker),
         cmocka_unit_test(a_step_that_skips_a_number_is_refused),
         cmocka_unit_test(an_epoch_that_does_not_meet_first_is_refused),
+        cmocka_unit_test(a_question_for_checksums_is_answered_between_steps),
         cmocka_unit_test(bytes_that_are_no_command_are_passed_over),
         cmocka_unit_test(a_process_of_another_generation_does_not_enter),
         cmocka_unit_test(a_build_from_another_file_fails_with_a_sentence),
