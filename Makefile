@@ -133,7 +133,7 @@ with_fuzzers = { ! tools/can_fuzz.sh || $(MAKE) $(jobs) VARIANT=fuzz fuzzers; }
 
 # ---- targets for people; the sentences behind ## are `make help` -----------------------------------------------------
 
-.PHONY: all serve test check check-kill check-long check-sim soak fuzz debug bench deps deps-test deps-lint model lint format coverage clean help
+.PHONY: all serve test check check-kill check-faults check-long check-sim soak fuzz debug bench deps deps-test deps-lint model lint format coverage clean help
 .PHONY: tests benches fuzzers
 
 PROGRAMS := $(if $(wildcard coordinator/main.c),$(BIN)/quire) $(if $(wildcard worker/main.c),$(BIN)/quire-worker)
@@ -162,6 +162,10 @@ check-kill: ## Kills workers and coordinator at every fault point in every phase
 	@$(MAKE) $(jobs) all
 	@$(with_faults)
 	@QUIRE_LONG=1 QUIRE_ROOT=$(CURDIR) QUIRE_BUILD=$(abspath $(BUILD)) tests/faults/run_kill $(ARGS)
+
+check-faults: ## Lets the nth allocation, descriptor, mapping, process, send and receive fail, at start and while serving.
+	@$(MAKE) $(jobs) all $(OUT)/tests/faults/nth_call.so
+	@QUIRE_LONG=1 QUIRE_ROOT=$(CURDIR) QUIRE_BUILD=$(abspath $(BUILD)) tests/faults/run_faults $(ARGS)
 
 check-sim: $(OUT)/tests/unit/test_scheduler ## Lives N lives of the scheduler in a made-up world, each from a seed that it prints.
 	@QUIRE_LIVES=$(N) QUIRE_ROOT=$(CURDIR) $(abspath $<)
@@ -227,7 +231,7 @@ help: ## Says this.
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | \
 	    while IFS=$$'\t' read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
 
-tests: $(TESTS)
+tests: $(TESTS) $(OUT)/tests/faults/nth_call.so
 
 fuzzers: $(FUZZERS)
 
@@ -308,6 +312,12 @@ $(BIN)/quire-worker: $(OUT)/worker/main.o $(OUT)/worker.a $(engine)
 $(TESTS): $(OUT)/%: $(OUT)/%.o $(OUT)/support.a $(OUT)/coordinator.a $(OUT)/worker.a $(engine)
 	@echo "  LINK  $@"
 	@$(LINK) -o $@ $< -Wl,--start-group $(filter-out $<,$^) -Wl,--end-group $(LIBS) -lcmocka
+
+# What tests/faults/run_faults puts between the programs and libc.
+$(OUT)/tests/faults/nth_call.so: tests/faults/nth_call.c $(OUT)/flags
+	@mkdir -p $(@D)
+	@echo "  LINK  $@"
+	@$(CC) $(LANGUAGE) $(WARNINGS) -O2 -g -fPIC -shared -o $@ $< -ldl
 
 $(BENCHES): $(OUT)/%: $(OUT)/%.o $(engine)
 	@echo "  LINK  $@"

@@ -1,7 +1,7 @@
 /*
  * http_connection: one client's connection, from its first byte to its last. Requests are served one at a time; what the
- * client sends beyond the current one waits, up to READ_AHEAD_BYTES here and the rest in the kernel. One turn of the
- * loop takes at most READ_AHEAD_BYTES from one connection.
+ * client sends beyond the current one waits, up to twice READ_AHEAD_BYTES here and the rest in the kernel. One turn of
+ * the loop takes at most READ_AHEAD_BYTES from one connection.
  */
 #include <arpa/inet.h>
 #include <poll.h>
@@ -44,12 +44,15 @@ void connection_move(struct http_connection *c, enum connection_phase to)
         server_connection_idle(c);
 }
 
-void connection_deadline(struct http_connection *c, uint32_t after_ms)
+bool connection_deadline(struct http_connection *c, uint32_t after_ms)
 {
     if (c->lost)
         after_ms = 0; /* nothing puts off the close */
     struct timeval after = {.tv_sec = after_ms / 1000, .tv_usec = after_ms % 1000 * 1000};
-    evtimer_add(c->timer, &after);
+    bool set = evtimer_add(c->timer, &after) == 0;
+    if (!set && c->lost)
+        event_active(c->timer, EV_TIMEOUT, 0); /* wants no memory */
+    return set;
 }
 
 static void drop_body(struct http_connection *c)
@@ -274,8 +277,8 @@ static enum turn drop_input(struct http_connection *c)
 }
 
 /*
- * The current request is not over. With the read-ahead full, reading stops here and not by the high-water mark alone:
- * libevent 2.1.12 calls on_read again and again while the input stands at its mark and reading is enabled.
+ * The current request is not over. With the read-ahead full, reading stops here and not by a high-water mark: libevent
+ * 2.1.12 calls on_read again and again while the input stands at its mark, and dies when there is no memory to set one.
  */
 static enum turn wait_for_answer(struct http_connection *c)
 {
@@ -434,13 +437,18 @@ struct http_connection *connection_new(struct http_server *server, int fd, const
         return NULL;
     }
     write_peer(c, peer);
-    bufferevent_setwatermark(c->io, EV_READ, 0, READ_AHEAD_BYTES);
     bufferevent_setcb(c->io, on_read, on_write, on_event, c);
-    bufferevent_enable(c->io, EV_READ | EV_WRITE);
+    bufferevent_set_max_single_read(c->io, READ_AHEAD_BYTES);
+    if (bufferevent_enable(c->io, EV_READ | EV_WRITE) != 0 || !connection_deadline(c, server->limits.idle_ms)) {
+        bufferevent_setfd(c->io, -1); /* the socket stays the caller's */
+        bufferevent_free(c->io);
+        event_free(c->timer);
+        free(c);
+        return NULL;
+    }
     TAILQ_INSERT_TAIL(&server->connections, c, all);
     server->connection_count++;
     c->phase = CONN_IDLE;
     server_connection_idle(c);
-    connection_deadline(c, server->limits.idle_ms);
     return c;
 }

@@ -98,8 +98,8 @@ void connection_close(struct http_connection *c); /* from the loop only; calls g
 void connection_lost(struct http_connection *c);  /* closes it in the loop's next turn; from anywhere */
 bool connection_was_reset(const struct http_connection *c);
 void connection_move(struct http_connection *c, enum connection_phase to);
-void connection_deadline(struct http_connection *c, uint32_t after_ms);
-void connection_request_over(struct http_connection *c); /* answered: gone() is no longer owed */
+bool connection_deadline(struct http_connection *c, uint32_t after_ms); /* false: no memory for the timer */
+void connection_request_over(struct http_connection *c);                /* answered: gone() is no longer owed */
 bool connection_expects_body(const struct http_connection *c);
 
 /* http_reply.c */

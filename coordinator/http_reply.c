@@ -77,6 +77,9 @@ static void send_format(struct http_connection *c, const char *format, ...)
 /* From now on the client has to take what waits for it; see http_limits.stall_ms. */
 static void watch_stall(struct http_connection *c)
 {
+    /* libevent hears of new output by a hook that it allocates without looking whether there was memory for it */
+    if (connection_output(c) > 0 && bufferevent_enable(c->io, EV_WRITE) != 0)
+        connection_lost(c);
     if (c->stall_watched || c->lost)
         return;
     c->stall_watched = true;

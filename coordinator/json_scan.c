@@ -1,8 +1,10 @@
 /* json_scan: see json_scan.h. */
 #include "coordinator/json_scan.h"
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Where the scan stands. Strings are [begin, end) in the body, without their quotes. */
@@ -107,10 +109,25 @@ enum err json_scan(const char *body, size_t length, uint32_t *values, struct jso
     return err;
 }
 
+/* Where jansson has no memory for a token it says that the token is wrong: whether it had is noted here. */
+static _Thread_local bool memory_lacked;
+
+static void *noted_malloc(size_t bytes)
+{
+    void *got = malloc(bytes);
+    memory_lacked |= !got;
+    return got;
+}
+
+static void note_lack_of_memory(void)
+{
+    json_set_alloc_funcs(noted_malloc, free);
+}
+
 /* jansson says where; the scan says in which member that is. */
 static enum err describe(const char *body, size_t length, const json_error_t *error, struct json_fault *fault)
 {
-    if (json_error_code(error) == json_error_out_of_memory)
+    if (memory_lacked || json_error_code(error) == json_error_out_of_memory)
         return ERR_NOMEM;
     size_t offset = error->position > 0 && (size_t)error->position <= length ? (size_t)error->position : length;
     struct scan s = {.body = body};
@@ -131,6 +148,9 @@ enum err json_body_parse(const char *body, size_t length, json_t **out, struct j
     enum err err = json_scan(body, length, &values, fault);
     if (err != OK)
         return err;
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, note_lack_of_memory);
+    memory_lacked = false;
     json_error_t error;
     json_t *root = json_loadb(body, length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
     if (!root)

@@ -4,6 +4,10 @@
 
 enum { EXTRA_MOST = 8 };
 
+/* What is said when there is no memory to say more. */
+static const char no_memory[] = "{\"error\":{\"message\":\"the server has no memory left; try again later\","
+                                "\"type\":\"server_error\",\"param\":null,\"code\":null}}";
+
 struct extra {
     struct http_header at[EXTRA_MOST];
     size_t count;
@@ -73,7 +77,10 @@ void reply_error(struct server *s, struct http_request *http, const struct api_e
     if (allow)
         add(&x, "Allow", allow);
     api_error_write(&body, e);
-    send_reply(s, http, e->status, "application/json", body.at, body.length, &x);
+    if (body.failed)
+        send_reply(s, http, e->status < 500 ? 500 : e->status, "application/json", no_memory, sizeof no_memory - 1, &x);
+    else
+        send_reply(s, http, e->status, "application/json", body.at, body.length, &x);
     text_fini(&body);
 }
 

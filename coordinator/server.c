@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -19,6 +20,7 @@
 enum {
     HELPER_THREADS = 2,
     DOES_WELL_US = 10 * 1000 * 1000, /* a server that lives so long is not killed by the memory that it took over */
+    DESCRIPTORS_ENOUGH = 1 << 17,
 };
 
 /* ---- phases ---- */
@@ -234,6 +236,16 @@ static void server_close(struct server *s)
         event_base_free(s->loop);
 }
 
+/* Shells hand out 1024 descriptors and allow many more: connections that wait shall not be what is short. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur >= DESCRIPTORS_ENOUGH)
+        return;
+    files.rlim_cur = files.rlim_max < DESCRIPTORS_ENOUGH ? files.rlim_max : DESCRIPTORS_ENOUGH;
+    setrlimit(RLIMIT_NOFILE, &files); /* what was there before will do, too */
+}
+
 int server_run(const struct serve_options *options)
 {
     struct server *s = calloc(1, sizeof *s);
@@ -243,6 +255,7 @@ int server_run(const struct serve_options *options)
         return 1;
     }
     hold_standard_descriptors();
+    raise_descriptor_limit();
     s->options = options;
     s->started_us = now_us();
     s->started_unix = (int64_t)time(NULL);

@@ -68,13 +68,11 @@ enum err instance_hold(struct instance *instance, const char *name, const char *
                                  *instance->home.directory ? instance->home.directory : "/dev/shm");
         if (lock_now(fd, LOCK_EX) == 0) {
             if (is_current(&instance->home, fd)) {
-                err = write_pid(fd, why);
-                if (err != OK) {
-                    close(fd);
-                    return err;
-                }
                 instance->lock_fd = fd;
-                return OK;
+                err = write_pid(fd, why);
+                if (err != OK)
+                    instance_release(instance);
+                return err;
             }
         } else if (errno == EWOULDBLOCK) {
             holder = read_pid(fd);

@@ -1,6 +1,7 @@
 """The life of a server: loading, draining, names and ports that are taken, what a killed one leaves."""
 import json
 import os
+import resource
 import signal
 import socket
 import tempfile
@@ -70,6 +71,25 @@ class Loading(unittest.TestCase):
         done = run_quire("serve", "-m", SMOLLM2, "--host", "0.0.0.0", "--port", "0", "--name", fresh_name())
         self.assertEqual(done.returncode, 2)  # wrong usage
         self.assertIn(b"--api-key-file", done.stderr)
+
+
+class Descriptors(unittest.TestCase):
+    def test_a_low_soft_limit_of_descriptors_is_raised(self):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if hard < 512:
+            self.skipTest(f"no more than {hard} descriptors are allowed here")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
+        try:
+            server = Server(*SMALL)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        with server:
+            open_ones = [server.connect() for _ in range(200)]
+            for connection in open_ones:
+                connection.request("GET", "/health")
+                self.assertEqual(connection.getresponse().read(), b'{"status":"ok"}')
+            for connection in open_ones:
+                connection.close()
 
 
 class Taken(unittest.TestCase):
