@@ -216,14 +216,15 @@ static uint64_t attention_cost(uint32_t position, uint32_t queries, uint32_t win
     return seen_before(position + queries, window) - seen_before(position, window);
 }
 
-/* One unit: `heads` query heads from `head` on, which share kv_head, for queries [from, from + queries) of a run. */
-static void attend_unit(struct forward *f, const struct batch_run *run, uint32_t layer, uint32_t kv_head, uint32_t head,
-                        uint32_t heads, uint32_t from, uint32_t queries)
+/* One unit: `heads` query heads from `head` on, which share a kv head, for queries [from, from + queries) of a run. */
+static struct attention unit_at(const struct forward *f, const struct batch_run *run, uint32_t layer, uint32_t head,
+                                uint32_t heads, uint32_t from, uint32_t queries)
 {
     const struct model *m = f->m;
+    uint32_t kv_head = head / (m->heads / m->kv_heads);
     size_t stride = (size_t)m->heads * m->head_dim;
     size_t at = (run->first_row + from) * stride + (size_t)head * m->head_dim;
-    struct attention unit = {
+    return (struct attention){
         .q = f->shared.q + at,
         .q_stride = stride,
         .out = f->shared.attn + at,
@@ -240,18 +241,27 @@ static void attend_unit(struct forward *f, const struct batch_run *run, uint32_t
         .v_offset = model_page_v_offset(m, layer, kv_head),
         .scratch = f->attention_scratch,
     };
-    f->k->attend(&unit);
+}
+
+/* Tells `unit` with which keys `next` begins. */
+static void look_ahead(struct attention *unit, const struct attention *next)
+{
+    uint32_t end = next->first + 1, pages = (next->first + next->queries - 1) / ATTENTION_PAGE + 1;
+    uint32_t page = next->window && end > next->window ? (end - next->window) / ATTENTION_PAGE : 0;
+    for (uint32_t i = 0; i < ATTENTION_AHEAD && page + i < pages; i++)
+        unit->soon[i] = next->pages[page + i] + next->k_offset;
 }
 
 /*
  * Units in order of run, kv head, query heads, queries; a unit belongs to the rank in whose even part of the whole cost its
- * middle falls. Every rank walks all units and does its own.
+ * middle falls. Every rank walks all units and does its own, each when it knows the one after it.
  */
 void forward_attend(struct forward *f, const struct batch *b, uint32_t layer)
 {
     const struct model *m = f->m;
     uint32_t group = m->heads / m->kv_heads, window = model_window(m, layer);
     uint64_t total = 0, before = 0;
+    struct attention mine = {.queries = 0};
     for (uint32_t r = 0; r < b->run_count; r++)
         total += attention_cost(b->runs[r].position, b->runs[r].count, window) * m->heads;
 
@@ -262,9 +272,17 @@ void forward_attend(struct forward *f, const struct batch *b, uint32_t layer)
             for (uint32_t from = 0, queries; from < run->count; from += queries) {
                 queries = run->count - from < QUERY_BLOCK ? run->count - from : QUERY_BLOCK;
                 uint64_t cost = attention_cost(run->position + from, queries, window) * heads;
-                if ((2 * before + cost) * f->ranks / (2 * total) == f->rank)
-                    attend_unit(f, run, layer, kv_head, first, heads, from, queries);
+                uint64_t middle = 2 * before + cost;
                 before += cost;
+                if (middle * f->ranks / (2 * total) != f->rank)
+                    continue;
+                struct attention next = unit_at(f, run, layer, first, heads, from, queries);
+                look_ahead(&mine, &next);
+                if (mine.queries > 0)
+                    f->k->attend(&mine);
+                mine = next;
             }
         }
+    if (mine.queries > 0)
+        f->k->attend(&mine);
 }

@@ -13,9 +13,12 @@
 
 enum { ROWS_AT_ONCE = 3, QUARTERS = 4 };
 
-/* One page for `rows` rows; score is (rows, ATTENTION_GRID) from this page's first position on. */
+/*
+ * One page for `rows` rows; score is (rows, ATTENTION_GRID) from this page's first position on. Meanwhile the keys `ahead` are
+ * fetched.
+ */
 SPECIALISED void score_page(const struct attention *a, const float *const *q, uint32_t rows, const uint8_t *page,
-                            float *score)
+                            const uint8_t *ahead, float *score)
 {
     const uint8_t *k = page + a->k_offset;
     __m256 sum[ROWS_AT_ONCE][QUARTERS]; /* 4 positions each, (even, odd) each */
@@ -26,6 +29,7 @@ SPECIALISED void score_page(const struct attention *a, const float *const *q, ui
             sum[r][i] = _mm256_setzero_ps();
     }
     for (uint32_t d = 0; d < a->head_dim; d += 2, k += 64) {
+        _mm_prefetch((const char *)ahead + d * 32, _MM_HINT_T1);
         UNROLL
         for (int i = 0; i < QUARTERS; i++) {
             __m256 line = load_halves(k + 16 * i, 8);
@@ -55,7 +59,7 @@ SPECIALISED void score_rows(const struct attention *a, const float *const *q, ui
                             uint32_t last, float *score)
 {
     for (uint32_t page = first / ATTENTION_PAGE; page * ATTENTION_PAGE < last; page++)
-        score_page(a, q, rows, a->pages[page], score + page * ATTENTION_PAGE % ATTENTION_GRID);
+        score_page(a, q, rows, a->pages[page], keys_ahead(a, page), score + page * ATTENTION_PAGE % ATTENTION_GRID);
 }
 
 static void scores(const struct attention *a, const float *const *q, uint32_t rows, uint32_t first, uint32_t last,
@@ -93,7 +97,7 @@ static void soften(float *score, uint32_t first, uint32_t last, float *m, float 
     *l = tree_sum_lanes(sum[0], sum[1]);
 }
 
-/* `lines` times 8 dimensions of `rows` rows; the last line has `count` lanes. */
+/* `lines` times 8 dimensions of `rows` rows; the last line has `count` lanes. Meanwhile the values of pages ahead are fetched. */
 SPECIALISED void weigh_lines(const struct attention *a, const float *score, uint32_t rows, uint32_t first,
                              uint32_t last, uint32_t d, uint32_t lines, uint32_t count, float *o)
 {
@@ -105,9 +109,10 @@ SPECIALISED void weigh_lines(const struct attention *a, const float *score, uint
             sum[r][i] = load_lanes(o + r * a->head_dim + d + 8 * i, count);
     }
     for (uint32_t p = first; p < last; p++) {
-        const uint8_t *v =
-            a->pages[p / ATTENTION_PAGE] + a->v_offset + ((size_t)(p % ATTENTION_PAGE) * a->head_dim + d) * 2;
+        size_t at = a->v_offset + ((size_t)(p % ATTENTION_PAGE) * a->head_dim + d) * 2;
+        const uint8_t *v = a->pages[p / ATTENTION_PAGE] + at;
         const float *weight = score + p % ATTENTION_GRID;
+        _mm_prefetch((const char *)keys_ahead(a, p / ATTENTION_PAGE) + at - a->k_offset, _MM_HINT_T1);
         UNROLL
         for (uint32_t i = 0; i < lines; i++) {
             __m256 line = load_halves(v + 16 * i, count);

@@ -21,9 +21,12 @@ SPECIALISED __m512 pair_of(const float *q)
     return _mm512_castpd_ps(_mm512_set1_pd(pair));
 }
 
-/* One page for `rows` rows; score is (rows, ATTENTION_GRID) from this page's first position on. */
+/*
+ * One page for `rows` rows; score is (rows, ATTENTION_GRID) from this page's first position on. Meanwhile the keys `ahead` are
+ * fetched.
+ */
 SPECIALISED void score_page(const struct attention *a, const float *const *q, uint32_t rows, const uint8_t *page,
-                            float *score)
+                            const uint8_t *ahead, float *score)
 {
     const __m512i even_of = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     const __m512i odd_of = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
@@ -33,6 +36,7 @@ SPECIALISED void score_page(const struct attention *a, const float *const *q, ui
     for (uint32_t r = 0; r < rows; r++)
         sum[r][0] = sum[r][1] = _mm512_setzero_ps();
     for (uint32_t d = 0; d < a->head_dim; d += 2, k += 64) {
+        _mm_prefetch((const char *)ahead + d * 32, _MM_HINT_T1);
         __m512 low = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)k));
         __m512 high = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)(k + 32)));
         UNROLL
@@ -54,7 +58,7 @@ SPECIALISED void score_rows(const struct attention *a, const float *const *q, ui
                             uint32_t last, float *score)
 {
     for (uint32_t page = first / ATTENTION_PAGE; page * ATTENTION_PAGE < last; page++)
-        score_page(a, q, rows, a->pages[page], score + page * ATTENTION_PAGE % ATTENTION_GRID);
+        score_page(a, q, rows, a->pages[page], keys_ahead(a, page), score + page * ATTENTION_PAGE % ATTENTION_GRID);
 }
 
 static void scores(const struct attention *a, const float *const *q, uint32_t rows, uint32_t first, uint32_t last,
@@ -100,7 +104,9 @@ static void soften(float *score, uint32_t first, uint32_t last, float *m, float 
     *l = tree_sum_lanes(sum);
 }
 
-/* 16 * `lines` dimensions of `rows` rows; mask has the lanes of the last line. */
+/*
+ * 16 * `lines` dimensions of `rows` rows; mask has the lanes of the last line. Meanwhile the values of pages ahead are fetched.
+ */
 SPECIALISED void weigh_lines(const struct attention *a, const float *score, uint32_t rows, uint32_t first,
                              uint32_t last, uint32_t d, uint32_t lines, __mmask16 mask, float *o)
 {
@@ -111,20 +117,26 @@ SPECIALISED void weigh_lines(const struct attention *a, const float *score, uint
         for (uint32_t i = 0; i < lines; i++)
             sum[r][i] = _mm512_maskz_loadu_ps(i + 1 < lines ? 0xffff : mask, o + r * a->head_dim + d + 16 * i);
     }
-    for (uint32_t p = first; p < last; p++) {
-        const uint8_t *v =
-            a->pages[p / ATTENTION_PAGE] + a->v_offset + ((size_t)(p % ATTENTION_PAGE) * a->head_dim + d) * 2;
+    for (uint32_t p = first, end; p < last; p = end) {
+        uint32_t page = p / ATTENTION_PAGE;
+        end = (page + 1) * ATTENTION_PAGE < last ? (page + 1) * ATTENTION_PAGE : last;
+        size_t at = ((size_t)(p % ATTENTION_PAGE) * a->head_dim + d) * 2;
+        const uint8_t *v = a->pages[page] + a->v_offset + at;
+        const uint8_t *ahead = keys_ahead(a, page) + (a->v_offset - a->k_offset) + at;
         const float *weight = score + p % ATTENTION_GRID;
-        __m512 line[2];
-        UNROLL
-        for (uint32_t i = 0; i < lines; i++)
-            line[i] = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(i + 1 < lines ? 0xffff : mask, v + 32 * i));
-        UNROLL
-        for (uint32_t r = 0; r < rows; r++) {
-            __m512 w = _mm512_set1_ps(weight[r * ATTENTION_GRID]);
+        for (uint32_t left = end - p; left > 0; left--, weight++, v += a->head_dim * 2, ahead += a->head_dim * 2) {
+            _mm_prefetch((const char *)ahead, _MM_HINT_T1);
+            __m512 line[2];
             UNROLL
             for (uint32_t i = 0; i < lines; i++)
-                sum[r][i] = _mm512_fmadd_ps(w, line[i], sum[r][i]);
+                line[i] = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(i + 1 < lines ? 0xffff : mask, v + 32 * i));
+            UNROLL
+            for (uint32_t r = 0; r < rows; r++) {
+                __m512 w = _mm512_set1_ps(weight[r * ATTENTION_GRID]);
+                UNROLL
+                for (uint32_t i = 0; i < lines; i++)
+                    sum[r][i] = _mm512_fmadd_ps(w, line[i], sum[r][i]);
+            }
         }
     }
     UNROLL
