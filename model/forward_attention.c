@@ -88,6 +88,47 @@ static void store_v(const struct forward *f, const struct batch_run *run, uint32
     }
 }
 
+/*
+ * Asks for the lines where rows [first, end) of K, or of V, will be written at `position` and behind it in the page, as far as the
+ * run goes; nothing beyond. They are cold, and stores wait for one line after the other.
+ */
+static void fetch_k_slots(const struct forward *f, const struct batch_run *run, uint32_t position, uint32_t layer,
+                          uint32_t first, uint32_t end)
+{
+    const struct model *m = f->m;
+    if (position >= run->position + run->count)
+        return;
+    for (struct head_rows h = head_rows_at(first, end, m->head_dim); h.from < h.to;
+         h = next_head(h, end, m->head_dim)) {
+        const uint8_t *k = page_of(run, position) + model_page_k_offset(m, layer, h.head);
+        for (uint32_t d = h.from; d < h.to; d += 2)
+            __builtin_prefetch(k + (size_t)d * ATTENTION_PAGE * 2, 1, 2);
+    }
+}
+
+static void fetch_v_slots(const struct forward *f, const struct batch_run *run, uint32_t position, uint32_t layer,
+                          uint32_t first, uint32_t end)
+{
+    const struct model *m = f->m;
+    uint32_t slot = position % ATTENTION_PAGE, row = m->head_dim * (uint32_t)sizeof(uint16_t);
+    if (position >= run->position + run->count)
+        return;
+    uint32_t slots = least(ATTENTION_PAGE - slot, run->position + run->count - position);
+    for (struct head_rows h = head_rows_at(first, end, m->head_dim); h.from < h.to;
+         h = next_head(h, end, m->head_dim)) {
+        const uint8_t *v = page_of(run, position) + model_page_v_offset(m, layer, h.head) + slot * row;
+        for (uint32_t at = 0; at < slots * row; at += 64)
+            __builtin_prefetch(v + at, 1, 2);
+    }
+}
+
+/* Where the page after that of `position` begins, when `position` is the first of the run in its page; else far away. */
+static uint32_t next_page_at(const struct batch_run *run, uint32_t position)
+{
+    bool first = position == run->position || position % ATTENTION_PAGE == 0;
+    return first ? (position / ATTENTION_PAGE + 1) * ATTENTION_PAGE : UINT32_MAX;
+}
+
 /* x (tokens, w->rows) at the rows of r: w x + bias. */
 static void project(struct forward *f, const struct weight *w, const struct weight_vector *bias, struct tile_range r,
                     float *x)
@@ -108,9 +149,11 @@ static void project_v(struct forward *f, const struct batch *b, uint32_t layer, 
         uint32_t first = chunk.first * TILE_ROWS, end = first + forward_product_chunk(f, &matrix, chunk, f->out[0]);
         forward_add_bias(f, &l->v_bias, f->out[0], CHUNK_ROWS, first, end);
         for (const struct batch_run *run = b->runs; run < b->runs + b->run_count; run++)
-            for (uint32_t i = 0; i < run->count; i++)
+            for (uint32_t i = 0; i < run->count; i++) {
+                fetch_v_slots(f, run, next_page_at(run, run->position + i), layer, first, end);
                 store_v(f, run, run->position + i, layer, f->out[0] + (size_t)(run->first_row + i) * CHUNK_ROWS, first,
                         end);
+            }
     }
 }
 
@@ -161,7 +204,11 @@ void forward_qkv(struct forward *f, const struct batch *b, uint32_t layer)
 {
     const struct model_layer *l = &f->m->layer[layer];
     struct qkv_share mine = share_qkv(f, l);
-    struct row_range q = rows_of(mine.q, &l->q), k = rows_of(mine.k, &l->k);
+    struct row_range q = rows_of(mine.q, &l->q), k = rows_of(mine.k, &l->k), v = rows_of(mine.v, &l->v);
+    for (const struct batch_run *run = b->runs; run < b->runs + b->run_count; run++) {
+        fetch_k_slots(f, run, run->position, layer, k.first, k.end);
+        fetch_v_slots(f, run, run->position, layer, v.first, v.end);
+    }
     project_qkv(f, b, layer, mine);
     for (const struct batch_run *run = b->runs; run < b->runs + b->run_count; run++)
         for (uint32_t i = 0; i < run->count; i++) {
@@ -172,6 +219,7 @@ void forward_qkv(struct forward *f, const struct batch *b, uint32_t layer)
             rotate(f, layer, position, q_row, q.first, q.end);
             norm_heads(f, &l->k_norm, k_row, k.first, k.end);
             rotate(f, layer, position, k_row, k.first, k.end);
+            fetch_k_slots(f, run, next_page_at(run, position), layer, k.first, k.end);
             store_k(f, run, position, layer, k_row, k.first, k.end);
         }
     fault_point(FAULT_WORKER_KV_WRITTEN);
