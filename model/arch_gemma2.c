@@ -46,6 +46,7 @@ enum err arch_gemma2_run(struct forward *f, const struct batch *b)
     const struct model *m = f->m;
 
     forward_embed(f, b); /* hidden = sqrt(dim) * embedding of each token */
+    forward_fetch_layer(f, 0);
     if (forward_meet(f) != OK)
         return ERR_ABORTED;
     for (uint32_t layer = 0; layer < m->layers; layer++) {
@@ -53,6 +54,7 @@ enum err arch_gemma2_run(struct forward *f, const struct batch *b)
 
         forward_take_normed(f, b, &l->attn_norm); /* x = norm(hidden) */
         forward_qkv(f, b, layer); /* q, k, v = Wq x, Wk x, Wv x; rope(q), rope(k); k and v to their pages */
+        forward_fetch(f, &l->o);
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
         forward_attend(f, b, layer); /* attn = softmax(cap(scale q k')) v, in the window if there is one */
@@ -63,11 +65,13 @@ enum err arch_gemma2_run(struct forward *f, const struct batch *b)
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
         forward_add_normed(f, b, &l->attn_post_norm); /* hidden += norm(Wo attn) */
+        forward_fetch(f, &l->gate);
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
 
         forward_take_normed(f, b, &l->ffn_norm); /* x = norm(hidden) */
         forward_gated_gelu(f, &l->gate, &l->up); /* act = gelu(Wgate x) * (Wup x) */
+        forward_fetch(f, &l->down);
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
         forward_take(f, b, f->shared.act, m->ffn);
@@ -75,6 +79,7 @@ enum err arch_gemma2_run(struct forward *f, const struct batch *b)
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
         forward_add_normed(f, b, &l->ffn_post_norm); /* hidden += norm(Wdown act) */
+        forward_fetch_layer(f, layer + 1);
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
     }

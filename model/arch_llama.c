@@ -35,6 +35,7 @@ enum err arch_llama_run(struct forward *f, const struct batch *b)
     const struct model *m = f->m;
 
     forward_embed(f, b); /* hidden = embedding of each token */
+    forward_fetch_layer(f, 0);
     if (forward_meet(f) != OK)
         return ERR_ABORTED;
     for (uint32_t layer = 0; layer < m->layers; layer++) {
@@ -42,6 +43,7 @@ enum err arch_llama_run(struct forward *f, const struct batch *b)
 
         forward_take_normed(f, b, &l->attn_norm); /* x = norm(hidden) */
         forward_qkv(f, b, layer); /* q, k, v = Wq x, Wk x, Wv x; rope(q), rope(k); k and v to their pages */
+        forward_fetch(f, &l->o);
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
         forward_attend(f, b, layer); /* attn = softmax(q k' / sqrt(head_dim)) v */
@@ -49,15 +51,18 @@ enum err arch_llama_run(struct forward *f, const struct batch *b)
             return ERR_ABORTED;
         forward_take(f, b, f->shared.attn, m->heads * m->head_dim);
         forward_add(f, &l->o); /* hidden += Wo attn */
+        forward_fetch(f, &l->gate);
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
 
         forward_take_normed(f, b, &l->ffn_norm); /* x = norm(hidden) */
         forward_gated(f, &l->gate, &l->up);      /* act = silu(Wgate x) * (Wup x) */
+        forward_fetch(f, &l->down);
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
         forward_take(f, b, f->shared.act, m->ffn);
         forward_add(f, &l->down); /* hidden += Wdown act */
+        forward_fetch_layer(f, layer + 1);
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
     }

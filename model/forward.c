@@ -286,6 +286,26 @@ void forward_product(struct forward *f, const struct tile_matrix *w, struct tile
         f->k->product(w, r.first, r.last, &f->in, y, stride, mode, f->product_scratch);
 }
 
+void forward_fetch_tiles(const struct forward *f, const struct weight *w, struct tile_range r, uint64_t *left)
+{
+    uint64_t tile_bytes;
+    struct tile_matrix matrix = model_matrix(w, f->weights);
+    if (r.first == r.last || !tiles_row_tile_bytes(w->type, w->cols, &tile_bytes))
+        return;
+    const uint8_t *at = matrix.tiles + r.first * tile_bytes;
+    uint64_t bytes = (r.last - r.first) * tile_bytes;
+    bytes = bytes < *left ? bytes : *left;
+    for (uint64_t line = 0; line < bytes; line += 64)
+        __builtin_prefetch(at + line, 0, 2); /* for reading, to the second level */
+    *left -= bytes;
+}
+
+void forward_fetch(const struct forward *f, const struct weight *w)
+{
+    uint64_t left = FETCH_BYTES;
+    forward_fetch_tiles(f, w, share_of(f, tiles_of(w->rows)), &left);
+}
+
 uint32_t forward_product_chunk(struct forward *f, const struct tile_matrix *w, struct tile_range r, float *out)
 {
     struct tile_matrix rows = *w;

@@ -192,6 +192,20 @@ static struct qkv_share share_qkv(const struct forward *f, const struct model_la
     };
 }
 
+void forward_fetch_layer(const struct forward *f, uint32_t layer)
+{
+    if (layer == f->m->layers) {
+        forward_fetch(f, &f->m->head);
+        return;
+    }
+    const struct model_layer *l = &f->m->layer[layer];
+    struct qkv_share mine = share_qkv(f, l);
+    uint64_t left = FETCH_BYTES;
+    forward_fetch_tiles(f, &l->q, mine.q, &left);
+    forward_fetch_tiles(f, &l->k, mine.k, &left);
+    forward_fetch_tiles(f, &l->v, mine.v, &left);
+}
+
 static void project_qkv(struct forward *f, const struct batch *b, uint32_t layer, struct qkv_share mine)
 {
     const struct model_layer *l = &f->m->layer[layer];

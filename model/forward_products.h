@@ -9,7 +9,10 @@
 
 #include "model/forward_internal.h"
 
-enum { CHUNK_ROWS = 128 }; /* output rows that are computed before they go on elsewhere: (512, 128) floats stay in L2 */
+enum {
+    CHUNK_ROWS = 128, /* output rows that are computed before they go on elsewhere: (512, 128) floats stay in L2 */
+    FETCH_BYTES = 32 << 10, /* of weights that are fetched before a meeting: some microseconds of reading */
+};
 
 /* Row tiles [first, last) of a matrix. */
 struct tile_range {
@@ -62,6 +65,9 @@ static inline struct tile_range chunk_at(uint32_t first, uint32_t last)
     uint32_t end = first + CHUNK_ROWS / TILE_ROWS;
     return (struct tile_range){first, end < last ? end : last};
 }
+
+/* Asks for the first of tiles r of w, `left` bytes at most, and takes them off `left`. */
+void forward_fetch_tiles(const struct forward *f, const struct weight *w, struct tile_range r, uint64_t *left);
 
 /* The next inputs: `tokens` rows of `cols` columns. */
 void forward_take_rows(struct forward *f, uint32_t tokens, const float *x, uint32_t cols);
