@@ -245,10 +245,10 @@ SPECIALISED void keep_block(struct tile_format f, const struct block_registers *
     }
 }
 
-/* Asks for the tile that stands FETCH_AHEAD bytes after block b: past the end of weights, nothing happens. */
-SPECIALISED void fetch_ahead(struct tile_format f, const uint8_t *row_tile, uint32_t b)
+/* Asks for the tile that stands `distance` bytes after block b: past the end of weights, nothing happens. */
+SPECIALISED void fetch_ahead(struct tile_format f, const uint8_t *row_tile, uint32_t b, uint64_t distance)
 {
-    const uint8_t *head, *ahead = tile_at(f, row_tile, b, &head) + FETCH_AHEAD;
+    const uint8_t *head, *ahead = tile_at(f, row_tile, b, &head) + distance;
     for (uint32_t line = 0; line < tile_bytes(f); line += 64)
         _mm_prefetch((const char *)ahead + line, _MM_HINT_T0);
 }
@@ -270,7 +270,7 @@ SPECIALISED void product_few(struct tile_format f, uint32_t n, uint32_t tiles, c
         for (uint32_t i = 0; i < tiles; i++) {
             const uint8_t *row_tile = w->tiles + (tile + i) * tile_size;
             if (n > 1 && tiles > 1)
-                fetch_ahead(f, row_tile, b);
+                fetch_ahead(f, row_tile, b, FETCH_AHEAD);
             unpack_block(f, row_tile, b, &registers);
             add_block(&registers, f.sub_blocks, f.minimum, bits_of(f.bias), n, inputs_at(a, 0, b), y[i]);
         }
@@ -296,12 +296,12 @@ SPECIALISED void product_few_rows(struct tile_format f, uint32_t n, const struct
 }
 
 /*
- * One row tile for n tokens of a group. Unpacked blocks stay in `keep` for other groups, if there is a keep. The first group
- * has the tile come from memory.
+ * One row tile for n tokens of a group. Unpacked blocks stay in `keep` for other groups, if there is a keep. Meanwhile what
+ * stands `distance` bytes behind is fetched, unless that is 0.
  */
 SPECIALISED void product_packed(struct tile_format f, uint32_t n, const uint8_t *row_tile, uint32_t tile,
                                 uint32_t group, const struct activations *a, const struct destination *to,
-                                struct unpacked_block *keep)
+                                struct unpacked_block *keep, uint64_t distance)
 {
     struct block_registers registers;
     __m512 y[ACTIVATION_GROUP];
@@ -309,8 +309,8 @@ SPECIALISED void product_packed(struct tile_format f, uint32_t n, const uint8_t 
     for (uint32_t c = 0; c < n; c++)
         y[c] = _mm512_setzero_ps();
     for (uint32_t b = 0; b < a->cols / TILE_K; b++) {
-        if (group == 0)
-            fetch_ahead(f, row_tile, b);
+        if (distance)
+            fetch_ahead(f, row_tile, b, distance);
         unpack_block(f, row_tile, b, &registers);
         if (keep)
             keep_block(f, &registers, &keep[b]);
@@ -319,19 +319,23 @@ SPECIALISED void product_packed(struct tile_format f, uint32_t n, const uint8_t 
     store_rows(to, tile, group * ACTIVATION_GROUP, n, y);
 }
 
-/* All groups of tokens, each unpacking the row tile again, which lies in the first-level cache. */
-SPECIALISED void product_packed_groups(struct tile_format f, const uint8_t *row_tile, uint32_t tile,
+/*
+ * All groups of tokens, each unpacking the row tile again, which lies in the first-level cache; the second group has the next row
+ * tile fetched.
+ */
+SPECIALISED void product_packed_groups(struct tile_format f, const uint8_t *row_tile, uint64_t tile_size, uint32_t tile,
                                        const struct activations *a, const struct destination *to)
 {
-    product_packed(f, 8, row_tile, tile, 0, a, to, NULL);
+    product_packed(f, 8, row_tile, tile, 0, a, to, NULL, 0);
     for (uint32_t group = 1; group * ACTIVATION_GROUP < a->tokens; group++) {
         uint32_t left = a->tokens - group * ACTIVATION_GROUP;
+        uint64_t distance = group == 1 ? tile_size : 0;
         if (left > 4)
-            product_packed(f, 8, row_tile, tile, group, a, to, NULL);
+            product_packed(f, 8, row_tile, tile, group, a, to, NULL, distance);
         else if (left > 2)
-            product_packed(f, 4, row_tile, tile, group, a, to, NULL);
+            product_packed(f, 4, row_tile, tile, group, a, to, NULL, distance);
         else
-            product_packed(f, 2, row_tile, tile, group, a, to, NULL);
+            product_packed(f, 2, row_tile, tile, group, a, to, NULL, distance);
     }
 }
 
@@ -413,10 +417,12 @@ SPECIALISED void product_many_rows(struct tile_format f, const struct tile_matri
     tiles_row_tile_bytes(w->type, w->cols, &tile_size);
     for (uint32_t tile = first_tile; tile < last_tile; tile++) {
         const uint8_t *row_tile = w->tiles + tile * tile_size;
-        if (a->tokens <= ACTIVATION_GROUP || unpacks_quickly(f)) {
-            product_packed_groups(f, row_tile, tile, a, to);
+        if (a->tokens <= ACTIVATION_GROUP) {
+            product_packed(f, ACTIVATION_GROUP, row_tile, tile, 0, a, to, NULL, FETCH_AHEAD);
+        } else if (unpacks_quickly(f)) {
+            product_packed_groups(f, row_tile, tile_size, tile, a, to);
         } else {
-            product_packed(f, ACTIVATION_GROUP, row_tile, tile, 0, a, to, unpacked);
+            product_packed(f, ACTIVATION_GROUP, row_tile, tile, 0, a, to, unpacked, 0);
             product_unpacked(f, unpacked, tile, a, to, row_tile + tile_size);
         }
     }
