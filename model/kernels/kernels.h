@@ -40,7 +40,6 @@ enum {
     ATTENTION_PAGE = 16,      /* positions of a page */
     ATTENTION_MAX_HEADS = 16, /* query heads of one kv head in one call; wider groups are cut by the caller */
     ATTENTION_AHEAD = 8,      /* pages that are fetched before they are needed */
-    ATTENTION_AHEAD = 2,      /* pages whose keys are fetched before they are needed */
     KERNEL_ALIGN = 64,
 };
 
@@ -102,7 +101,6 @@ struct attention {
     const uint8_t *const *pages;
     size_t k_offset, v_offset;
     const uint8_t *soon[ATTENTION_AHEAD]; /* a hint: where the next call's first keys are; NULL: not known */
-    const uint8_t *soon[ATTENTION_AHEAD]; /* a hint: keys that the next call begins with; NULL: not known */
     void *scratch;                        /* attention_scratch_bytes(head_dim), KERNEL_ALIGN-aligned, private */
 };
 
