@@ -3,22 +3,21 @@
  * string, value and tensor that is handed out lies inside the mapping.
  *
  * Keys and tensor names are looked up in sorted tables: no choice of names makes that slow, and a duplicate is a neighbour.
- * A file that somebody shortens while it is mapped ends the reading process with SIGBUS; that is why only loading reads it.
  */
 #include "model/gguf.h"
 
-#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/checked.h"
 #include "base/cursor.h"
 #include "base/must.h"
+#include "model/fnv.h"
+#include "model/mapped_file.h"
+#include "model/shown.h"
+#include "model/tensor_rows.h"
 
 enum {
     MAX_KEYS = 65536,
@@ -26,11 +25,12 @@ enum {
     MAX_NAME_BYTES = 65535, /* of a key or a tensor; the format's own limit for keys */
     MAX_ALIGNMENT = 65536,
     DEFAULT_ALIGNMENT = 32,
-    SHOWN_BYTES = 96, /* of a name or path in a message */
 };
 
 struct key {
     struct gguf_string name;
+    const uint8_t *begin; /* what follows the type; up to end */
+    const uint8_t *end;
     uint32_t type;                     /* enum gguf_value_type */
     uint32_t element;                  /* of the elements of an array */
     uint64_t count;                    /* elements of an array */
@@ -42,11 +42,14 @@ struct key {
 struct gguf {
     const uint8_t *bytes;
     size_t length;
-    bool mapped;
+    struct mapped_file file;             /* where the bytes are one */
+    const struct tensor_source *sources; /* not NULL: tensors lie elsewhere, see gguf_open_view */
+    void *owner;
+    void (*close_owner)(void *owner);
     char name[SHOWN_BYTES];
     uint32_t alignment;
     uint64_t data_start; /* tensor offsets count from here */
-    uint64_t hash;
+    uint64_t hash, file_bytes;
     struct key *keys; /* sorted by name */
     uint32_t key_count;
     struct gguf_tensor *tensors; /* in the file's order */
@@ -66,19 +69,9 @@ static const struct value_type {
 };
 enum { VALUE_TYPES = sizeof value_types / sizeof *value_types };
 
-/* A name of the file made fit for a message: cut, and with everything unprintable shown as '?'. */
-struct shown {
-    char text[SHOWN_BYTES];
-};
-
 static struct shown shown(struct gguf_string s)
 {
-    struct shown out;
-    size_t n = s.length < sizeof out.text - 1 ? s.length : sizeof out.text - 1;
-    for (size_t i = 0; i < n; i++)
-        out.text[i] = s.at[i] >= ' ' && s.at[i] < 127 ? s.at[i] : '?';
-    out.text[n] = 0;
-    return out;
+    return shown_bytes(s.at, s.length);
 }
 
 static struct gguf_string string_of(const char *text)
@@ -208,8 +201,10 @@ static enum err read_keys(struct gguf *g, struct cursor *c, struct why *why)
         struct key *k = &g->keys[i];
         k->name = read_string(c);
         enum err err = c->bad ? OK : check_name(g, "key", k->name, why);
+        k->begin = c->base + c->at + sizeof k->type;
         if (err == OK)
             err = read_value(g, c, k, why);
+        k->end = c->base + c->at;
         if (err != OK)
             return err;
         if (c->bad)
@@ -286,6 +281,14 @@ static enum err place_tensors(struct gguf *g, const uint64_t *offsets, uint64_t 
     for (uint32_t i = 0; i < g->tensor_count; i++) {
         struct gguf_tensor *t = &g->tensors[i];
         uint64_t start, end;
+        if (g->sources) {
+            const struct tensor_source *source = &g->sources[i];
+            must(source->data && tensor_rows_can_be(source->type, t->type));
+            bool plain = tensor_source_is_plain(source, t->type);
+            t->data = plain ? source->data : NULL;
+            t->source = plain ? NULL : source;
+            continue;
+        }
         if (!checked_add(g->data_start, offsets[i], &start) || !checked_add(start, t->bytes, &end))
             return because(why, ERR_FORMAT, "\"%s\": tensor \"%s\" starts at the impossible offset %llu", g->name,
                            shown(t->name).text, (unsigned long long)offsets[i]);
@@ -318,7 +321,7 @@ static enum err index_tensors(struct gguf *g, struct why *why)
     for (uint32_t i = 0; i < g->tensor_count; i++)
         g->by_name[i] = i;
     qsort_r(g->by_name, g->tensor_count, sizeof *g->by_name, compare_tensor_places, g->tensors);
-    for (uint32_t i = 1; i < g->tensor_count; i++) {
+    for (uint32_t i = 1; i < g->tensor_count && !g->sources; i++) {
         const struct gguf_tensor *before = &t[g->by_name[i - 1]], *after = &t[g->by_name[i]];
         if ((uint64_t)(after->data - before->data) < before->bytes)
             return because(why, ERR_FORMAT, "\"%s\": tensors \"%s\" and \"%s\" overlap", g->name,
@@ -352,29 +355,14 @@ static enum err read_tensors(struct gguf *g, struct cursor *c, struct why *why)
     return err == OK ? index_tensors(g, why) : err;
 }
 
-/* FNV-1a, 64 bits. http://www.isthe.com/chongo/tech/comp/fnv/ */
-static uint64_t hash_bytes(uint64_t hash, const void *bytes, size_t length)
-{
-    const uint8_t *p = bytes;
-    for (size_t i = 0; i < length; i++)
-        hash = (hash ^ p[i]) * 0x100000001b3u;
-    return hash;
-}
-
-/*
- * The header and the file's length, and from the middle of each tensor a few bytes: two trainings of one model differ
- * in nothing else.
- */
+/* The header, the file's length and a little of each tensor. */
 static uint64_t hash_file(const struct gguf *g, size_t header_end)
 {
     uint64_t length = g->length;
-    uint64_t hash = hash_bytes(0xcbf29ce484222325u, g->bytes, header_end);
-    hash = hash_bytes(hash, &length, sizeof length);
-    for (uint32_t i = 0; i < g->tensor_count; i++) {
-        const struct gguf_tensor *t = &g->tensors[i];
-        uint64_t middle = t->bytes / 2, left = t->bytes - middle;
-        hash = hash_bytes(hash, t->data + middle, (size_t)(left < 64 ? left : 64));
-    }
+    uint64_t hash = fnv_bytes(FNV_START, g->bytes, header_end);
+    hash = fnv_bytes(hash, &length, sizeof length);
+    for (uint32_t i = 0; i < g->tensor_count; i++)
+        hash = fnv_middle(hash, g->tensors[i].data, g->tensors[i].bytes);
     return hash;
 }
 
@@ -388,19 +376,18 @@ static enum err read_header(struct gguf *g, struct why *why)
         err = read_alignment(g, why); /* before the tensors: their offsets depend on it */
     if (err == OK)
         err = read_tensors(g, &c, why);
-    if (err == OK)
+    if (err == OK && !g->sources)
         g->hash = hash_file(g, c.at);
     return err;
 }
 
-enum err gguf_open_memory(struct gguf **out, const void *bytes, size_t length, const char *name, struct why *why)
+static enum err open_header(struct gguf **out, struct gguf from, const char *name, struct why *why)
 {
-    struct gguf *g = calloc(1, sizeof *g);
+    struct gguf *g = malloc(sizeof *g);
     if (!g)
         return because(why, ERR_NOMEM, "no memory to open \"%s\"", name);
+    *g = from;
     memcpy(g->name, shown(string_of(name)).text, sizeof g->name);
-    g->bytes = bytes;
-    g->length = length;
     enum err err = read_header(g, why);
     if (err != OK) {
         gguf_close(g);
@@ -410,35 +397,40 @@ enum err gguf_open_memory(struct gguf **out, const void *bytes, size_t length, c
     return OK;
 }
 
+enum err gguf_open_memory(struct gguf **out, const void *bytes, size_t length, const char *name, struct why *why)
+{
+    return open_header(out, (struct gguf){.bytes = bytes, .length = length, .file_bytes = length}, name, why);
+}
+
+enum err gguf_open_view(struct gguf **out, const struct gguf_view *view, const char *name, struct why *why)
+{
+    static const struct tensor_source none; /* a vocabulary has no tensors, and is a view all the same */
+    struct gguf from = {
+        .bytes = view->header,
+        .length = view->length,
+        .sources = view->sources ? view->sources : &none,
+        .hash = view->hash,
+        .file_bytes = view->file_bytes,
+    };
+    enum err err = open_header(out, from, name, why);
+    if (err == OK) {
+        (*out)->owner = view->owner;
+        (*out)->close_owner = view->close;
+    }
+    return err;
+}
+
 enum err gguf_open(struct gguf **out, const char *path, struct why *why)
 {
-    enum err err;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return because_errno(why, ERR_IO, "could not open model file \"%s\"", path);
-    struct stat st;
-    if (fstat(fd, &st) != 0) {
-        err = because_errno(why, ERR_IO, "could not read model file \"%s\"", path);
-        goto close;
-    }
-    if (!S_ISREG(st.st_mode) || st.st_size <= 0) {
-        err = because(why, ERR_FORMAT, "\"%s\" is %s, not a model file", path,
-                      S_ISREG(st.st_mode) ? "empty" : "no regular file");
-        goto close;
-    }
-    size_t length = (size_t)st.st_size;
-    void *bytes = mmap(NULL, length, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (bytes == MAP_FAILED) {
-        err = because_errno(why, ERR_IO, "could not map model file \"%s\"", path);
-        goto close;
-    }
-    err = gguf_open_memory(out, bytes, length, path, why);
+    struct mapped_file file;
+    enum err err = mapped_file_open(&file, path, "model file", why);
+    if (err != OK)
+        return err;
+    err = gguf_open_memory(out, file.bytes, file.length, path, why);
     if (err == OK)
-        (*out)->mapped = true;
+        (*out)->file = file;
     else
-        munmap(bytes, length);
-close:
-    close(fd);
+        mapped_file_close(&file);
     return err;
 }
 
@@ -451,8 +443,9 @@ void gguf_close(struct gguf *g)
     free(g->keys);
     free(g->tensors);
     free(g->by_name);
-    if (g->mapped)
-        munmap((void *)(uintptr_t)g->bytes, g->length);
+    mapped_file_close(&g->file);
+    if (g->close_owner)
+        g->close_owner(g->owner);
     free(g);
 }
 
@@ -463,7 +456,7 @@ uint64_t gguf_hash(const struct gguf *g)
 
 uint64_t gguf_file_bytes(const struct gguf *g)
 {
-    return g->length;
+    return g->file_bytes;
 }
 
 static const struct key *find_key(const struct gguf *g, const char *name)
@@ -607,6 +600,21 @@ enum err gguf_get_array(const struct gguf *g, const char *key, bool required, en
     *out = k->value;
     *count = k->count;
     return OK;
+}
+
+uint32_t gguf_key_count(const struct gguf *g)
+{
+    return g->key_count;
+}
+
+struct gguf_key gguf_key_at(const struct gguf *g, uint32_t index)
+{
+    must(index < g->key_count);
+    const struct key *k = &g->keys[index];
+    return (struct gguf_key){.name = k->name,
+                             .type = (enum gguf_value_type)k->type,
+                             .value = k->begin,
+                             .bytes = (size_t)(k->end - k->begin)};
 }
 
 uint32_t gguf_tensor_count(const struct gguf *g)

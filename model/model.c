@@ -17,6 +17,7 @@
 #include "base/must.h"
 #include "model/arch.h"
 #include "model/hparams.h"
+#include "model/tensor_rows.h"
 
 enum {
     MATRIX_ALIGN = 4096, /* pages: a rank's first touch of its rows places little of its neighbour's */
@@ -239,7 +240,7 @@ static enum err find_factors(const struct model *m, const struct gguf *g, const 
                              const struct gguf_tensor **out, struct why *why)
 {
     const struct gguf_tensor *t = gguf_tensor_find(g, name);
-    if (t && (t->type != TENSOR_F32 || t->dims != 1 || t->extent[0] != m->rope_pairs))
+    if (t && (t->type != TENSOR_F32 || t->source || t->dims != 1 || t->extent[0] != m->rope_pairs))
         return because(why, ERR_FORMAT, "\"%s\": tensor \"%s\" is not %u numbers of type F32", path, name,
                        m->rope_pairs);
     for (uint32_t i = 0; t && i < m->rope_pairs; i++) {
@@ -499,8 +500,29 @@ static uint32_t row_in_halves(const struct model *m, uint32_t row)
     return row - d + d / 2 + (d % 2 ? m->rope_pairs : 0);
 }
 
+/* Row tiles [tile, next) of one matrix out of rows that have to be made first; `above` rows of the tensor are others'. */
+static enum err build_made_tiles(struct building *b, const struct weight *w, uint8_t *matrix, uint64_t tile_bytes,
+                                 const struct gguf_tensor *t, uint64_t above, uint64_t tile, uint64_t next, bool halves,
+                                 struct why *why)
+{
+    uint32_t first = (uint32_t)tile * TILE_ROWS;
+    uint32_t count = (next * TILE_ROWS < w->rows ? (uint32_t)next * TILE_ROWS : w->rows) - first;
+    uint32_t order[BUILD_TILES * TILE_ROWS];
+    for (uint32_t i = 0; i < count; i++)
+        order[i] = (uint32_t)above + (halves ? b->row_of[first + i] : first + i);
+    uint8_t *rows = malloc(count * tensor_row_bytes(t));
+    if (!rows)
+        return because(why, ERR_NOMEM, "no memory to build the weights of the model");
+    enum err err = tensor_rows_read(t, 0, order, count, rows, why);
+    if (err == OK)
+        tiles_build((enum tensor_type)w->type, matrix + tile * tile_bytes, rows, count, w->cols, 0,
+                    (uint32_t)(next - tile), NULL);
+    free(rows);
+    return err;
+}
+
 static enum err build_matrix(struct building *b, const struct tensor_slot *slot, const struct weight *w,
-                             const struct gguf_tensor *t)
+                             const struct gguf_tensor *t, struct why *why)
 {
     uint64_t first, last, tile_bytes, matrix_bytes, row_bytes = t->bytes / ((uint64_t)slot->whole * slot->count);
     share_of(b, (w->rows + TILE_ROWS - 1) / TILE_ROWS, &first, &last);
@@ -514,21 +536,26 @@ static enum err build_matrix(struct building *b, const struct tensor_slot *slot,
     bool halves = slot->flags & ROLE_HALVES;
     for (uint32_t row = 0; halves && row < w->rows; row++)
         b->row_of[row] = row_in_halves(b->m, row);
+    enum err err = OK;
     for (uint32_t i = 0; i < w->count; i++) {
-        const uint8_t *rows = t->data + ((uint64_t)i * slot->whole + slot->first) * row_bytes;
-        for (uint64_t tile = first, next; tile < last; tile = next) {
+        uint64_t above = (uint64_t)i * slot->whole + slot->first;
+        uint8_t *matrix = b->weights + w->offset + i * matrix_bytes;
+        for (uint64_t tile = first, next; tile < last && err == OK; tile = next) {
             next = tile + BUILD_TILES < last ? tile + BUILD_TILES : last;
-            tiles_build((enum tensor_type)w->type, b->weights + w->offset + i * matrix_bytes, rows, w->rows, w->cols,
-                        (uint32_t)tile, (uint32_t)next, halves ? b->row_of : NULL);
+            if (t->source)
+                err = build_made_tiles(b, w, matrix, tile_bytes, t, above, tile, next, halves, why);
+            else
+                tiles_build((enum tensor_type)w->type, matrix, t->data + above * row_bytes, w->rows, w->cols,
+                            (uint32_t)tile, (uint32_t)next, halves ? b->row_of : NULL);
             report(b, (next - tile) * tile_bytes);
         }
     }
-    return OK;
+    return err;
 }
 
 /* Vectors are small; every rank takes those elements of each that are its share. */
 static enum err build_vector(struct building *b, const struct tensor_slot *slot, const struct weight_vector *v,
-                             const struct gguf_tensor *t)
+                             const struct gguf_tensor *t, struct why *why)
 {
     uint64_t first, last, bytes = tensor_type_traits(t->type)->block_bytes;
     share_of(b, v->count, &first, &last);
@@ -536,13 +563,20 @@ static enum err build_vector(struct building *b, const struct tensor_slot *slot,
         b->total += (last - first) * sizeof(float);
         return OK;
     }
+    uint8_t *made = t->source ? malloc(t->bytes) : NULL;
+    enum err err = OK;
+    if (t->source)
+        err = made ? tensor_rows_read(t, 0, NULL, 1, made, why)
+                   : because(why, ERR_NOMEM, "no memory to build the weights of the model");
+    const uint8_t *numbers = made ? made : t->data;
     float *out = (float *)(void *)(b->weights + v->offset);
-    for (uint64_t i = first; i < last; i++) {
+    for (uint64_t i = first; i < last && err == OK; i++) {
         uint32_t from = slot->flags & ROLE_HALVES ? row_in_halves(b->m, (uint32_t)i) : (uint32_t)i;
-        blocks_to_float(t->type, t->data + (slot->first + from) * bytes, 1, out + i);
+        blocks_to_float(t->type, numbers + (slot->first + from) * bytes, 1, out + i);
     }
+    free(made);
     report(b, (last - first) * sizeof(float));
-    return OK;
+    return err;
 }
 
 static enum err build_tensor(void *arg, const struct tensor_slot *slot, struct why *why)
@@ -556,8 +590,8 @@ static enum err build_tensor(void *arg, const struct tensor_slot *slot, struct w
         (slot->is_vector ? !vectors_may_be(t->type) : (uint32_t)t->type != slot_weight(b->m, slot)->type))
         return because(why, ERR_FORMAT,
                        "the model file has changed since its plan was made: tensor \"%s\" is another one", slot->name);
-    return slot->is_vector ? build_vector(b, slot, slot_vector(b->m, slot), t)
-                           : build_matrix(b, slot, slot_weight(b->m, slot), t);
+    return slot->is_vector ? build_vector(b, slot, slot_vector(b->m, slot), t, why)
+                           : build_matrix(b, slot, slot_weight(b->m, slot), t, why);
 }
 
 /* table[position][pair] = cos and sin of position * base^(-pair / pairs) / factor / factors[pair], in double until the end. */

@@ -1,7 +1,7 @@
 /*
- * quantize: floats to GGUF blocks, the plain way: one pass, scales from the extremes of each block. Formats:
+ * quantize: floats to GGUF blocks, the plain way: scales from the extremes of each block. Formats:
  * ggml-common.h. Codes are rounded against the scale as stored (f16), so a value is off by half a step at most, but for
- * the clamped end of Q4_0, where it may be one step.
+ * the clamped end of Q4_0, where it may be one step. Q4_K: the best of a few scales for each 32 values, in the sense of least squares.
  */
 #ifndef QUIRE_MODEL_QUANTIZE_H
 #define QUIRE_MODEL_QUANTIZE_H
@@ -11,7 +11,7 @@
 
 #include "model/tensor_type.h"
 
-/* True for the types that blocks_from_float makes: F32, F16, Q8_0, Q4_0. */
+/* True for the types that blocks_from_float makes: F32, F16, Q8_0, Q4_0, Q4_K. */
 bool blocks_can_be_made(enum tensor_type type);
 
 /*

@@ -99,6 +99,50 @@ static void q4_roundtrip_within_tolerance(void **state)
     for_blocks(TENSOR_Q4_0, check_q4);
 }
 
+/* Blocks of 256 whose parts have magnitudes of their own: no value is further off than two steps of its part and one of the common scales. */
+static void q4_k_roundtrip_within_tolerance(void **state)
+{
+    enum { PARTS = 8, WHOLE = PARTS * BLOCK };
+    (void)state;
+    for (uint32_t kind = 0; kind < 500; kind++) {
+        float x[WHOLE], back[WHOLE], widest = 0, lowest = 0;
+        double off = 0, all = 0;
+        uint8_t block[144];
+        for (uint32_t j = 0; j < PARTS; j++)
+            fill_block(x + j * BLOCK, kind / 4 * 20 + 8 + (kind + j) % 3);
+        assert_true(blocks_from_float(TENSOR_Q4_K, x, WHOLE, block));
+        blocks_to_float(TENSOR_Q4_K, block, WHOLE, back);
+        for (int i = 0; i < WHOLE; i++) {
+            lowest = fminf(lowest, x[i]);
+            widest = fmaxf(widest, fabsf(x[i]));
+        }
+        for (int j = 0; j < PARTS; j++) {
+            float least = 0, most = 0;
+            for (int i = j * BLOCK; i < (j + 1) * BLOCK; i++) {
+                least = fminf(least, x[i]);
+                most = fmaxf(most, x[i]);
+            }
+            for (int i = j * BLOCK; i < (j + 1) * BLOCK; i++) {
+                assert_true(fabsf(x[i] - back[i]) <= 2 * (most - least) / 15 + (widest - lowest) / 63);
+                off += pow((double)x[i] - (double)back[i], 2);
+                all += pow((double)x[i], 2);
+            }
+        }
+        assert_true(sqrt(off) <= 0.09 * sqrt(all));
+    }
+    float zero[WHOLE] = {0}, back[WHOLE];
+    uint8_t block[144];
+    assert_true(blocks_from_float(TENSOR_Q4_K, zero, WHOLE, block));
+    blocks_to_float(TENSOR_Q4_K, block, WHOLE, back);
+    assert_memory_equal(back, zero, sizeof zero);
+    zero[17] = 3e38f; /* too large for any scale: the largest there is, and nothing worse */
+    assert_true(blocks_from_float(TENSOR_Q4_K, zero, WHOLE, block));
+    blocks_to_float(TENSOR_Q4_K, block, WHOLE, back);
+    assert_true(isfinite(back[17]) && back[17] > 1e6f && back[40] == 0);
+    zero[17] = NAN;
+    assert_false(blocks_from_float(TENSOR_Q4_K, zero, WHOLE, block));
+}
+
 static void values_that_are_not_finite_are_refused(void **state)
 {
     (void)state;
@@ -217,11 +261,9 @@ int main(void)
     random_state = seed ? strtoull(seed, NULL, 0) : (uint64_t)(uintptr_t)&seed;
     printf("seed %llu\n", (unsigned long long)random_state);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(q8_roundtrip_within_tolerance),
-        cmocka_unit_test(q4_roundtrip_within_tolerance),
-        cmocka_unit_test(values_that_are_not_finite_are_refused),
-        cmocka_unit_test(quantized_matmul_matches_f32),
-        cmocka_unit_test(dequant_block_size_correct),
+        cmocka_unit_test(q8_roundtrip_within_tolerance),   cmocka_unit_test(q4_roundtrip_within_tolerance),
+        cmocka_unit_test(q4_k_roundtrip_within_tolerance), cmocka_unit_test(values_that_are_not_finite_are_refused),
+        cmocka_unit_test(quantized_matmul_matches_f32),    cmocka_unit_test(dequant_block_size_correct),
         cmocka_unit_test(quant_memory_reduction),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
