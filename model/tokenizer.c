@@ -72,9 +72,11 @@ static enum err load_kind(struct tokenizer *t, const struct gguf *g, struct why 
         t->kind = KIND_BPE;
     else if (model.length == 5 && memcmp(model.at, "llama", 5) == 0)
         t->kind = KIND_SPM;
+    else if (model.length == 4 && memcmp(model.at, "bert", 4) == 0)
+        t->kind = KIND_WORDPIECE;
     else
         return because(why, ERR_UNSUPPORTED,
-                       "the tokenizer kind \"%.*s\" is not supported, only \"gpt2\" and \"llama\" are",
+                       "the tokenizer kind \"%.*s\" is not supported; \"gpt2\", \"llama\" and \"bert\" are",
                        (int)(model.length < 64 ? model.length : 64), model.at);
     return OK;
 }
@@ -219,6 +221,7 @@ static enum err load_ids(struct tokenizer *t, const struct gguf *g, struct why *
         const char *key;
         uint32_t *id;
     } keys[] = {
+        {"tokenizer.ggml.cls_token_id", &t->bos},         {"tokenizer.ggml.seperator_token_id", &t->eos}, /* so spelt */
         {"tokenizer.ggml.bos_token_id", &t->bos},         {"tokenizer.ggml.eos_token_id", &t->eos},
         {"tokenizer.ggml.eot_token_id", &t->eot},         {"tokenizer.ggml.padding_token_id", &t->pad},
         {"tokenizer.ggml.unknown_token_id", &t->unknown},
@@ -264,13 +267,31 @@ static bool ends_by_name(struct token_text text)
     return false;
 }
 
+/* Where a model directory lists several. */
+static bool is_listed(const uint8_t *ids, uint64_t count, uint32_t id)
+{
+    bool listed = false;
+    for (uint64_t i = 0; i < count; i++)
+        listed |= memcmp(ids + i * sizeof id, &id, sizeof id) == 0;
+    return listed;
+}
+
 static enum err load_ends(struct tokenizer *t, const struct gguf *g, struct why *why)
 {
+    enum { MOST_LISTED = 64 };
     uint32_t eom = TOKEN_NONE;
+    const uint8_t *listed = NULL;
+    uint64_t listed_count = 0;
     enum err err = load_id(t, g, "tokenizer.ggml.eom_token_id", &eom, why);
+    if (err == OK)
+        err = gguf_get_array(g, "tokenizer.ggml.eos_token_ids", false, GGUF_U32, &listed, &listed_count, why);
+    if (err == OK && listed_count > MOST_LISTED)
+        err = because(why, ERR_FORMAT, "%llu end tokens are listed; at most %d make sense",
+                      (unsigned long long)listed_count, MOST_LISTED);
     struct token_list ends = {0};
     for (uint32_t id = 0; err == OK && id < t->count; id++) {
         bool named = t->types[id] == TOKEN_CONTROL && ends_by_name(t->texts[id]);
+        named |= is_listed(listed, listed_count, id);
         if ((named || id == t->eos || id == t->eot || id == eom) && !token_list_push(&ends, id))
             err = because(why, ERR_NOMEM, "no memory for the vocabulary's end tokens");
     }
@@ -308,7 +329,9 @@ enum err tokenizer_open(struct tokenizer **out, const struct gguf *g, struct why
     if (err == OK)
         err = load_strips(t, g, why);
     if (err == OK)
-        err = t->kind == KIND_BPE ? tokenizer_bpe_load(t, g, why) : tokenizer_spm_load(t, g, why);
+        err = t->kind == KIND_BPE   ? tokenizer_bpe_load(t, g, why)
+              : t->kind == KIND_SPM ? tokenizer_spm_load(t, g, why)
+                                    : tokenizer_wordpiece_load(t, g, why);
     if (err == OK)
         err = gguf_get_bool(g, "tokenizer.ggml.add_bos_token", false, &t->adds_bos, why);
     if (err == OK)
@@ -344,8 +367,9 @@ static enum err encode_plain(const struct tokenizer *t, struct encoding *e, cons
 {
     if (length == 0)
         return OK;
-    return t->kind == KIND_BPE ? tokenizer_bpe_encode(t, e, text, length, out, why)
-                               : tokenizer_spm_encode(t, e, text, length, out, why);
+    return t->kind == KIND_BPE   ? tokenizer_bpe_encode(t, e, text, length, out, why)
+           : t->kind == KIND_SPM ? tokenizer_spm_encode(t, e, text, length, out, why)
+                                 : tokenizer_wordpiece_encode(t, text, length, out, why);
 }
 
 static bool strips_after(const struct tokenizer *t, uint32_t id)

@@ -1,14 +1,14 @@
 /*
  * tokenizer: text to token ids and back, as the model's authors' tokenizer does it, out of the keys tokenizer.ggml.* of
- * a GGUF file. Kinds: "gpt2" (byte-level BPE behind a pre-tokenizer) and "llama" (SentencePiece-style merging by score,
- * with byte fallback). Others are refused by name.
+ * a GGUF file. Kinds: "gpt2" (byte-level BPE behind a pre-tokenizer), "llama" (SentencePiece-style merging by score,
+ * with byte fallback) and "bert" (WordPiece, uncased). Others are refused by name.
  *
  * An open tokenizer never changes and keeps no pointer into the GGUF file; any number of threads may use it at once.
  * What an encoding needs beside it lives as long as the call.
  *
  * Text may be any bytes, U+0000 and invalid UTF-8 among them: byte-level BPE encodes them byte by byte, "llama" by its
  * byte tokens. A byte for which a vocabulary has no token becomes nothing with "gpt2" (as everywhere in the field), the
- * unknown token with "llama".
+ * unknown token with "llama". "bert" leaves out what is no UTF-8, and does not give a text back: it folds it.
  * Nothing is ever put before or behind a text here (but see tokenizer_adds_space); the caller asks tokenizer_adds_bos.
  *
  * Control tokens never come out of plain text, however it is spelt: only parse_special lets text name them.

@@ -23,7 +23,7 @@ enum token_type {
     TOKEN_BYTE = 6,
 };
 
-enum tokenizer_kind { KIND_BPE, KIND_SPM };
+enum tokenizer_kind { KIND_BPE, KIND_SPM, KIND_WORDPIECE };
 
 struct tokenizer {
     enum tokenizer_kind kind;
@@ -73,5 +73,9 @@ enum err tokenizer_spm_load(struct tokenizer *t, const struct gguf *g, struct wh
 size_t tokenizer_spm_piece(struct token_text spelling, bool byte_token, char *out);
 enum err tokenizer_spm_encode(const struct tokenizer *t, struct encoding *e, const char *text, size_t length,
                               struct token_list *out, struct why *why);
+
+enum err tokenizer_wordpiece_load(struct tokenizer *t, const struct gguf *g, struct why *why);
+enum err tokenizer_wordpiece_encode(const struct tokenizer *t, const char *text, size_t length, struct token_list *out,
+                                    struct why *why);
 
 #endif
