@@ -5,6 +5,25 @@
 #include <string.h>
 #include <time.h>
 
+/*
+ * A template that cannot render one question of a user can render nothing: better said before the port opens than to every client. One
+ * that refuses it by its own words has its reasons.
+ */
+static enum err try_template(const struct checkpoint *c, struct why *why)
+{
+    char *text = NULL;
+    size_t length;
+    struct why what;
+    json_t *variables = json_pack("{s:[{s:s,s:s}],s:b,s:s,s:s}", "messages", "role", "user", "content", "Hello",
+                                  "add_generation_prompt", 1, "bos_token", "", "eos_token", "");
+    enum err e = variables ? chat_template_render(c->chat_template, variables, NULL, &text, &length, &what) : ERR_NOMEM;
+    json_decref(variables);
+    free(text);
+    if (!variables)
+        return because(why, e, "no memory to try the model's chat template");
+    return e && e != ERR_INVALID ? because(why, e, "the model's chat template does not render: %.400s", what.text) : OK;
+}
+
 static enum err open_template(struct checkpoint *c, const struct gguf *g, struct why *why)
 {
     struct gguf_string text = {0};
@@ -19,7 +38,7 @@ static enum err open_template(struct checkpoint *c, const struct gguf *g, struct
     c->api.chat_template_bytes = text.length;
     struct why what;
     e = chat_template_open(&c->chat_template, text.at, text.length, &what);
-    return e ? because(why, e, "the model's chat template cannot be used: %.400s", what.text) : OK;
+    return e ? because(why, e, "the model's chat template cannot be used: %.400s", what.text) : try_template(c, why);
 }
 
 static enum err plan_model(struct checkpoint *c, const struct gguf *g, const char *path, uint32_t context,
@@ -59,12 +78,12 @@ static enum err describe(struct checkpoint *c, struct why *why)
     return api_context_open(&c->api, why);
 }
 
-enum err checkpoint_open(struct checkpoint *c, const char *path, uint32_t context, uint32_t step_tokens,
-                         struct why *why)
+enum err checkpoint_open(struct checkpoint *c, const char *path, const struct model_file_options *options,
+                         uint32_t context, uint32_t step_tokens, struct why *why)
 {
     *c = (struct checkpoint){0};
     struct gguf *g;
-    enum err e = gguf_open(&g, path, why);
+    enum err e = model_file_open(&g, path, options, why);
     if (e)
         return e;
     e = plan_model(c, g, path, context, step_tokens, why);

@@ -1,5 +1,5 @@
 /*
- * checkpoint: everything that is read from a model file before a server starts: plan of the weights, tokenizer, chat
+ * checkpoint: everything that is read from a model (a file or a directory) before a server starts: plan of the weights, tokenizer, chat
  * template, and what request parsing needs of them. Constant once open; helper threads read it at will.
  */
 #ifndef QUIRE_COORDINATOR_CHECKPOINT_H
@@ -11,6 +11,7 @@
 #include "coordinator/api_request.h"
 #include "coordinator/api_tokenize.h"
 #include "model/chat_template.h"
+#include "model/model_file.h"
 #include "model/served_model.h"
 #include "model/tokenizer.h"
 
@@ -24,9 +25,9 @@ struct checkpoint {
     char fingerprint[32];
 };
 
-/* step_tokens: rows of the largest step. context 0: as trained. The sentence names the file and what is wrong in it. */
-enum err checkpoint_open(struct checkpoint *c, const char *path, uint32_t context, uint32_t step_tokens,
-                         struct why *why);
+/* options: NULL for none. step_tokens: rows of the largest step. context 0: as trained. The sentence names the file and what is wrong in it. */
+enum err checkpoint_open(struct checkpoint *c, const char *path, const struct model_file_options *options,
+                         uint32_t context, uint32_t step_tokens, struct why *why);
 void checkpoint_close(struct checkpoint *c);
 
 #endif

@@ -4,6 +4,7 @@
 
 int command_bench(int argc, char **argv);
 int command_clear(int argc, char **argv);
+int command_convert(int argc, char **argv);
 int command_fsck(int argc, char **argv);
 int command_inspect(int argc, char **argv);
 int command_run(int argc, char **argv);

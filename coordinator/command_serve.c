@@ -21,7 +21,7 @@ static enum err set_log_level(const char *name, struct why *why)
 
 static void print_help(void)
 {
-    puts("usage: quire serve -m MODEL.gguf [options]\n"
+    puts("usage: quire serve -m MODEL [options]\n"
          "Serves a model over HTTP, with the routes of OpenAI's API. GET / shows a page to try it.\n");
     serve_options_print_help();
 }

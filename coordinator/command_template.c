@@ -8,7 +8,7 @@
 #include "coordinator/command.h"
 #include "coordinator/command_input.h"
 #include "model/chat_template.h"
-#include "model/gguf.h"
+#include "model/model_file.h"
 #include "model/tokenizer.h"
 
 static const char usage[] =
@@ -17,7 +17,7 @@ static const char usage[] =
     "Reads {\"messages\", \"tools\", \"documents\", \"add_generation_prompt\", \"special\": {\"bos_token\",\n"
     "\"eos_token\"}, \"now\"} from the standard input and writes the conversation as the chat template renders it.\n"
     "\n"
-    "  -m, --model FILE   the GGUF file whose template is used, and whose special tokens where none are given\n"
+    "  -m, --model PATH   the GGUF file or model directory whose template is used, and whose special tokens where none are given\n"
     "  --file FILE        a template in a file of its own\n"
     "  --help             this text\n";
 
@@ -30,7 +30,7 @@ struct source {
 static enum err open_source(struct source *s, const char *model, const char *path, struct why *why)
 {
     if (model) {
-        enum err err = gguf_open(&s->gguf, model, why);
+        enum err err = model_file_open(&s->gguf, model, NULL, why);
         if (err != OK)
             return err;
     }

@@ -372,6 +372,8 @@ static enum err start_workers(struct inference *f, struct event_base *loop, cons
         .arena = &f->arena,
         .worker_path = f->worker_path,
         .model_path = o->model,
+        .quantize = o->quantize,
+        .overrides = o->overrides,
         .kernels = o->kernels,
         .prefill = o->prefill,
         .float_activations = strcmp(o->activations, "f32") == 0,
@@ -413,7 +415,9 @@ enum err inference_open(struct inference *f, struct event_base *loop, const stru
     if (!e)
         e = check_sessions(o, why);
     if (!e)
-        e = checkpoint_open(&f->checkpoint, o->model, o->ctx, STEP_BUDGET + o->session_slots, why);
+        e = checkpoint_open(&f->checkpoint, o->model,
+                            &(struct model_file_options){.quantize = o->quantize, .overrides = o->overrides}, o->ctx,
+                            STEP_BUDGET + o->session_slots, why);
     if (!e && *o->alias)
         f->checkpoint.api.model_name = o->alias;
     if (!e)

@@ -20,6 +20,7 @@ static const struct command commands[] = {
     {"inspect", command_inspect, "shows the shared memory of a live or dead server"},
     {"fsck", command_fsck, "checks the shared memory of a live or dead server"},
     {"clear", command_clear, "removes shared memory that no process holds"},
+    {"convert", command_convert, "writes a model as one GGUF file, its weights as they are or quantised"},
     {"tokenize", command_tokenize, "reads texts, writes token ids"},
     {"template", command_template, "reads a conversation, writes the prompt that the model sees"},
 };

@@ -10,7 +10,7 @@
 #include "base/checked.h"
 #include "base/must.h"
 
-enum option_kind { TEXT, COUNT, BYTES, FLAG };
+enum option_kind { TEXT, LIST, COUNT, BYTES, FLAG };
 
 struct option {
     enum option_kind kind;
@@ -99,6 +99,7 @@ static const struct {
     const char *words[4];
 } choices[] = {
     {"kernels", {"reference", "avx2", "avx512", ""}},
+    {"quantize", {"q8_0", "q4_0", "q4_k", ""}},
     {"prefill", {"exact", "blas"}},
     {"activations", {"int8", "f32"}},
     {"log-level", {"debug", "info", "warn", "error"}},
@@ -122,6 +123,17 @@ static enum err check_choice(const struct option *option, const char *value, str
     return OK;
 }
 
+/* What stands there already, and this behind it. */
+static enum err append(const struct option *option, char *list, const char *value, struct why *why)
+{
+    size_t used = strlen(list);
+    if (used + strlen(value) + 2 > OPTION_TEXT_BYTES)
+        return because(why, ERR_INVALID, "--%s: all values together are longer than %d bytes", option->name,
+                       OPTION_TEXT_BYTES - 1);
+    snprintf(list + used, OPTION_TEXT_BYTES - used, "%s%s", used ? "," : "", value);
+    return OK;
+}
+
 static enum err set_value(const struct option *option, void *field, const char *value, struct why *why)
 {
     struct why what;
@@ -134,6 +146,8 @@ static enum err set_value(const struct option *option, void *field, const char *
                            OPTION_TEXT_BYTES - 1);
         snprintf(field, OPTION_TEXT_BYTES, "%s", value);
         return check_choice(option, value, why);
+    case LIST:
+        return append(option, field, value, why);
     case COUNT:
         e = parse_count(value, field, &what);
         number = *(uint32_t *)field;
@@ -258,7 +272,8 @@ void serve_options_print_help(void)
     printf("  --%-18s %s\n", "config FILE", "reads \"name = value\" lines; what follows on the command line wins");
     for (size_t i = 0; i < OPTION_COUNT; i++) {
         char left[64];
-        static const char *const value[] = {[TEXT] = " S", [COUNT] = " N", [BYTES] = " SIZE", [FLAG] = ""};
+        static const char *const value[] = {
+            [TEXT] = " S", [LIST] = " S", [COUNT] = " N", [BYTES] = " SIZE", [FLAG] = ""};
         snprintf(left, sizeof left, "%s%s", options[i].name, value[options[i].kind]);
         printf("  --%-18s %s", left, options[i].help);
         if (*options[i].fallback)

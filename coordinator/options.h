@@ -16,11 +16,15 @@ enum { OPTION_TEXT_BYTES = 512 };
 
 /*
  * X(kind, field, "name", "default", least, most, "help")
- * kinds: TEXT (char[OPTION_TEXT_BYTES]), COUNT (uint32_t), BYTES (uint64_t, with K, M, G), FLAG (bool).
+ * kinds: TEXT (char[OPTION_TEXT_BYTES]), LIST (the same; what comes later is put behind a comma), COUNT (uint32_t), BYTES (uint64_t, with K, M, G), FLAG (bool).
  * "" as default of a COUNT or BYTES means 0: chosen at start.
  */
 #define SERVE_OPTIONS(X)                                                                                              \
-    X(TEXT, model, "model", "", 0, 0, "GGUF file to serve (-m)")                                                      \
+    X(TEXT, model, "model", "", 0, 0, "GGUF file or directory of a model hub to serve (-m)")                          \
+    X(TEXT, quantize, "quantize", "", 0, 0,                                                                           \
+      "q8_0, q4_0 or q4_k: what float weights become while they are loaded; default: as they are")                    \
+    X(LIST, overrides, "override", "", 0, 0,                                                                          \
+      "KEY=VALUE in place of what the model says, as GGUF names it; may be repeated")                                 \
     X(TEXT, alias, "alias", "", 0, 0, "name of the model in answers; default: what the file says")                    \
     X(TEXT, host, "host", "127.0.0.1", 0, 0, "address to listen on; anything but loopback wants --api-key-file")      \
     X(COUNT, port, "port", "8080", 0, 65535, "TCP port; 0 takes a free one and says which")                           \
@@ -60,6 +64,7 @@ enum { OPTION_TEXT_BYTES = 512 };
 
 struct serve_options {
 #define OPTION_FIELD_TEXT(field) char field[OPTION_TEXT_BYTES];
+#define OPTION_FIELD_LIST(field) char field[OPTION_TEXT_BYTES];
 #define OPTION_FIELD_COUNT(field) uint32_t field;
 #define OPTION_FIELD_BYTES(field) uint64_t field;
 #define OPTION_FIELD_FLAG(field) bool field;

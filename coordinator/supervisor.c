@@ -74,7 +74,7 @@ static enum err start_process(struct supervisor *s, struct process *p, struct wh
     snprintf(generation, sizeof generation, "%u", p->generation);
     snprintf(parent, sizeof parent, "%d", (int)getpid());
     const struct segment_home *home = &s->config.arena->home;
-    const char *argv[32] = {s->config.worker_path,
+    const char *argv[40] = {s->config.worker_path,
                             "--name",
                             home->name,
                             "--channel",
@@ -108,6 +108,14 @@ static enum err start_process(struct supervisor *s, struct process *p, struct wh
         argv[n++] = "--no-pin";
     argv[n++] = "--model";
     argv[n++] = s->config.model_path;
+    if (s->config.quantize && *s->config.quantize) {
+        argv[n++] = "--quantize";
+        argv[n++] = s->config.quantize;
+    }
+    if (s->config.overrides && *s->config.overrides) {
+        argv[n++] = "--override";
+        argv[n++] = s->config.overrides;
+    }
     if (s->config.no_sandbox)
         argv[n++] = "--no-sandbox";
     enum err e = worker_process_spawn(&p->child, (char *const *)argv, why);

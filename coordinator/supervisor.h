@@ -31,10 +31,11 @@ struct supervisor_config {
     struct arena *arena;
     const char *worker_path; /* the quire-worker program */
     const char *model_path;
-    const char *kernels;    /* "" : the worker's choice */
-    const char *prefill;    /* exact or blas */
-    bool float_activations; /* inputs of quantised weights are not rounded */
-    const char *log_level;  /* of the workers */
+    const char *quantize, *overrides; /* of the model, see model_file.h; NULL or "": none */
+    const char *kernels;              /* "" : the worker's choice */
+    const char *prefill;              /* exact or blas */
+    bool float_activations;           /* inputs of quantised weights are not rounded */
+    const char *log_level;            /* of the workers */
     bool pin;
     bool no_sandbox; /* of the workers: for debuggers */
     uint32_t workers, groups, spares;

@@ -4,8 +4,8 @@
 #include <string.h>
 
 static const struct architecture *const architectures[] = {
-    &arch_llama, &arch_qwen2,  &arch_qwen3,  &arch_phi3,    &arch_olmo2,
-    &arch_gpt2,  &arch_gemma2, &arch_gemma3, &arch_mixtral, &arch_qwen3moe,
+    &arch_llama,  &arch_qwen2,  &arch_qwen3,   &arch_phi3,     &arch_olmo2,   &arch_gpt2,
+    &arch_gemma2, &arch_gemma3, &arch_mixtral, &arch_qwen3moe, &arch_mistral,
 };
 enum { ARCHITECTURES = sizeof architectures / sizeof *architectures };
 

@@ -58,6 +58,7 @@ struct architecture {
 };
 
 extern const struct architecture arch_llama;
+extern const struct architecture arch_mistral;
 extern const struct architecture arch_qwen2;
 extern const struct architecture arch_qwen3;
 extern const struct architecture arch_phi3;

@@ -39,6 +39,7 @@ enum arch {
     ARCH_GEMMA3,
     ARCH_MIXTRAL,
     ARCH_QWEN3MOE,
+    ARCH_MISTRAL,
 };
 
 /* A matrix in tile layout (tiles.h); rows == 0: the model has none. */

@@ -196,6 +196,23 @@ static const struct pattern_set *find_family(const char *name, size_t length)
     return NULL;
 }
 
+static bool has_patterns(const struct pattern_set *set, const char *const *patterns, size_t count)
+{
+    size_t i = 0;
+    for (; i < MAX_PATTERNS && set->patterns[i]; i++)
+        if (i >= count || strcmp(set->patterns[i], patterns[i]) != 0)
+            return false;
+    return i == count;
+}
+
+const char *pretokenizer_name(const char *const *patterns, size_t count, bool keeps_whole_words)
+{
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++)
+        if (families[i].set->keeps_whole_words == keeps_whole_words && has_patterns(families[i].set, patterns, count))
+            return families[i].name;
+    return NULL;
+}
+
 /* Compiles one pattern; \s and \S become the White_Space property, which may stand in a class as well as alone. */
 static pcre2_code *compile(const char *pattern)
 {

@@ -33,6 +33,12 @@ void word_list_fini(struct word_list *words);
 enum err pretokenizer_open(struct pretokenizer **out, const char *name, size_t name_length, struct why *why);
 void pretokenizer_close(struct pretokenizer *p);
 
+/*
+ * The name of a pre-tokenizer that applies these regular expressions, spelt as in the models' tokenizer.json, one after the other, and keeps
+ * whole words or not. NULL: none that is known.
+ */
+const char *pretokenizer_name(const char *const *patterns, size_t count, bool keeps_whole_words);
+
 /* The model's tokenizer takes a word that is a token as that token, whatever the merges say. */
 bool pretokenizer_keeps_whole_words(const struct pretokenizer *p);
 /* Models of this family want a begin token where their file does not say. */

@@ -116,7 +116,7 @@ static bool join_by_score(const void *context, const struct symbol *left, const 
     if (bytes > c->tokenizer->longest_text)
         return false;
     uint32_t found = text_map_find(&c->tokenizer->by_text, c->text + left->start, bytes);
-    if (found == TOKEN_NONE)
+    if (found == TOKEN_NONE || c->tokenizer->scores[found] == -INFINITY) /* which no merge makes */
         return false;
     *order = order_of(c->tokenizer->scores[found]);
     *id = found;

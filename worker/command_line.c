@@ -23,7 +23,9 @@
     X("cores", required_argument, "N", "that the group may run on; default: all that this process may")                \
     X("parent", required_argument, "PID", "process without which this one ends")                                       \
     X("log-level", required_argument, "LEVEL", "debug, info, warn or error; default: info")                            \
-    X("model", required_argument, "FILE", "that it may be told to build weights from")                                 \
+    X("model", required_argument, "PATH", "of the model that it may be told to build weights from")                    \
+    X("quantize", required_argument, "TYPE", "that its float weights become")                                          \
+    X("override", required_argument, "KEYS", "that have other values, as the server was told")                         \
     X("no-pin", no_argument, "", "stays on no core")                                                                   \
     X("no-sandbox", no_argument, "", "keeps its rights, for debuggers")
 
@@ -75,15 +77,10 @@ static enum err take(struct worker_options *o, const char *option, const char *t
         const char *option, **string;
         uint32_t *number;
     } places[] = {
-        {"name", &o->name, NULL},
-        {"shm-dir", &o->shm_dir, NULL},
-        {"channel", &o->channel, NULL},
-        {"model", &o->model, NULL},
-        {"kernels", &o->kernels, NULL},
-        {"slot", NULL, &o->slot},
-        {"generation", NULL, &o->generation},
-        {"group", NULL, &o->group},
-        {"cores", NULL, &o->cores},
+        {"name", &o->name, NULL},       {"shm-dir", &o->shm_dir, NULL},   {"channel", &o->channel, NULL},
+        {"model", &o->model, NULL},     {"quantize", &o->quantize, NULL}, {"override", &o->overrides, NULL},
+        {"kernels", &o->kernels, NULL}, {"slot", NULL, &o->slot},         {"generation", NULL, &o->generation},
+        {"group", NULL, &o->group},     {"cores", NULL, &o->cores},
     };
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
         if (strcmp(option, places[i].option) != 0)

@@ -1,6 +1,7 @@
 /* sandbox: see sandbox.h. Calls are named by what needs them; whatever is not named is forbidden. */
 #include "worker/sandbox.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/audit.h>
@@ -92,6 +93,19 @@ static bool allow_numbered(int ruleset, const struct arena *a, const char *kind,
     return all;
 }
 
+/* A directory with all that is in it; hubs keep links there to files that lie elsewhere. */
+static void allow_model(int ruleset, const char *model)
+{
+    allow(ruleset, open(model, O_PATH | O_CLOEXEC), LANDLOCK_ACCESS_FS_READ_FILE);
+    DIR *directory = opendir(model); /* NULL: a file */
+    const struct dirent *entry;
+    while (directory && (entry = readdir(directory)))
+        if (entry->d_type == DT_LNK)
+            allow(ruleset, openat(dirfd(directory), entry->d_name, O_PATH | O_CLOEXEC), LANDLOCK_ACCESS_FS_READ_FILE);
+    if (directory)
+        closedir(directory);
+}
+
 enum err sandbox_close_files(const struct arena *a, const char *model, struct why *why)
 {
     long version = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
@@ -106,7 +120,7 @@ enum err sandbox_close_files(const struct arena *a, const char *model, struct wh
                 allow_segment(ruleset, a, "slots") && allow_numbered(ruleset, a, "pages", g->nodes) &&
                 allow_numbered(ruleset, a, "weights", g->nodes) && allow_numbered(ruleset, a, "work", g->groups);
     if (good && model) /* gone by now: weights that stand need no file, and who builds says so */
-        allow(ruleset, open(model, O_PATH | O_CLOEXEC), LANDLOCK_ACCESS_FS_READ_FILE);
+        allow_model(ruleset, model);
     good = good && syscall(SYS_landlock_restrict_self, ruleset, 0) == 0;
     enum err err = good ? OK : because_errno(why, ERR_IO, "could not close off files");
     close(ruleset);

@@ -15,7 +15,7 @@
 #include "shm/arena.h"
 
 /*
- * model: the file that this process is to read, or NULL. When a capability is what makes it readable (root and another
+ * model: the file or directory that this process is to read, or NULL. When a capability is what makes it readable (root and another
  * user's folder), CAP_DAC_READ_SEARCH stays.
  */
 enum err sandbox_drop_rights(const char *model, struct why *why);

@@ -10,8 +10,8 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "base/must.h"
-#include "model/gguf.h"
 #include "model/kernels/product_blas.h"
+#include "model/model_file.h"
 #include "proto/channel.h"
 #include "proto/message.h"
 #include "shm/barrier.h"
@@ -128,7 +128,9 @@ static enum err build_share(struct worker *w, struct why *why)
     if (err != OK || arena_weights_built(a, a->geometry.group_node[group]))
         return err; /* whole already */
     struct gguf *file;
-    err = gguf_open(&file, path, why);
+    const struct model_file_options options = {
+        .quantize = w->options->quantize, .overrides = w->options->overrides, .weights_only = true};
+    err = model_file_open(&file, path, &options, why);
     if (err != OK)
         return err;
     if (gguf_hash(file) != w->at.served.model.hash)

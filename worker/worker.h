@@ -45,7 +45,9 @@ struct worker_options {
 
     /* for a process of its own: see sandbox.h */
     bool sandbox;
-    const char *model; /* the only file that may be read; NULL: none */
+    const char *model; /* the only file or directory that may be read; NULL: none */
+
+    const char *quantize, *overrides; /* of the model that is built, see model_file.h; NULL or "": none */
 
     /* for threads of a test program */
     const struct arena *arena; /* mapped and joined already; NULL: attach by name */

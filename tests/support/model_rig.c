@@ -10,6 +10,8 @@
 #include <stdarg.h>
 #include <cmocka.h>
 
+#include "model/model_file.h"
+
 bool rig_find(const char *file, char path[512])
 {
     const char *root = getenv("QUIRE_ROOT"), *fixtures = getenv("QUIRE_FIXTURES");
@@ -37,7 +39,7 @@ bool rig_open(struct rig *rig, const char *file, uint32_t context)
         print_message("%s is not there\n", path);
         return false;
     }
-    if (gguf_open(&rig->g, path, &why) != OK || model_plan(&rig->m, rig->g, path, context, &why) != OK)
+    if (model_file_open(&rig->g, path, NULL, &why) != OK || model_plan(&rig->m, rig->g, path, context, &why) != OK)
         fail_msg("%s", why.text);
     rig->weights = taken(aligned_alloc(4096, rig->m.weights_bytes));
     if (model_build(&rig->m, rig->g, rig->weights, 0, 1, NULL, NULL, &why) != OK)

@@ -31,7 +31,8 @@ static void every_option_lands_in_its_place(void **state)
         parse(
             &o, &why,
             "--name n --slot 3 --generation 7 --shm-dir /d --channel /c --kernels avx2 --group 1 "
-            "--cores 4 --parent 99 --log-level warn --no-pin --prefill blas --activations f32 --model m.gguf --no-sandbox"),
+            "--cores 4 --parent 99 --log-level warn --no-pin --prefill blas --activations f32 --model m.gguf --no-sandbox "
+            "--quantize q8_0 --override a=1,b=2"),
         OK);
     assert_string_equal(o.name, "n");
     assert_string_equal(o.shm_dir, "/d");
@@ -46,6 +47,8 @@ static void every_option_lands_in_its_place(void **state)
     assert_false(o.pin);
     assert_false(o.sandbox);
     assert_string_equal(o.model, "m.gguf");
+    assert_string_equal(o.quantize, "q8_0");
+    assert_string_equal(o.overrides, "a=1,b=2");
     assert_true(o.prefill_blas);
     assert_true(o.float_activations);
 }
@@ -103,9 +106,10 @@ static void a_wrong_line_is_refused_by_name(void **state)
 static void the_usage_names_every_option(void **state)
 {
     (void)state;
-    static const char *const options[] = {"--name",    "--slot",  "--generation", "--shm-dir",     "--channel",
-                                          "--kernels", "--group", "--cores",      "--parent",      "--log-level",
-                                          "--no-pin",  "--model", "--prefill",    "--activations", "--no-sandbox"};
+    static const char *const options[] = {"--name",     "--slot",    "--generation", "--shm-dir",     "--channel",
+                                          "--kernels",  "--group",   "--cores",      "--parent",      "--log-level",
+                                          "--no-pin",   "--model",   "--prefill",    "--activations", "--no-sandbox",
+                                          "--quantize", "--override"};
     for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
         assert_non_null(strstr(worker_usage(), options[i]));
 }

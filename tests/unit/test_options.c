@@ -10,7 +10,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-enum kind { TEXT, COUNT, BYTES, FLAG };
+enum kind { TEXT, LIST, COUNT, BYTES, FLAG };
 
 static const struct entry {
     enum kind kind;
@@ -63,6 +63,8 @@ static const char *another_value(const struct entry *entry)
         return "avx2";
     if (strcmp(entry->name, "prefill") == 0)
         return "blas";
+    if (strcmp(entry->name, "quantize") == 0)
+        return "q4_k";
     if (strcmp(entry->name, "activations") == 0)
         return "f32";
     if (strcmp(entry->name, "log-level") == 0)
@@ -70,9 +72,9 @@ static const char *another_value(const struct entry *entry)
     static char text[32];
     uint64_t number = entry->least + 2;
     snprintf(text, sizeof text,
-             entry->kind == TEXT   ? "/some/where"
-             : entry->kind == FLAG ? "yes"
-                                   : "%llu",
+             entry->kind == TEXT || entry->kind == LIST ? "/some/where"
+             : entry->kind == FLAG                      ? "yes"
+                                                        : "%llu",
              (unsigned long long)number);
     return text;
 }

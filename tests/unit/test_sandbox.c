@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -155,6 +156,38 @@ static int close_files_and_open(void *arg)
         return 5;
     int fd = segment_open_file(&p->arena->home, "pages.0", O_RDWR);
     return fd >= 0 ? GOOD : 6;
+}
+
+/* A directory as a hub's cache has one: a file, and a link to one that lies elsewhere. */
+static int close_files_and_open_directory(void *arg)
+{
+    struct place *p = arg;
+    struct why why;
+    char inside[128], link[128];
+    unlink(p->model);
+    snprintf(inside, sizeof inside, "%s/config.json", p->model);
+    snprintf(link, sizeof link, "%s/model.safetensors", p->model);
+    if (mkdir(p->model, 0700) != 0 || close(open(inside, O_CREAT | O_WRONLY, 0600)) != 0 ||
+        symlink(p->other, link) != 0)
+        return 1;
+    enum err err = sandbox_close_files(p->arena, p->model, &why);
+    bool closed = err == OK;
+    bool good =
+        opens(inside, O_RDONLY) && opens(link, O_RDONLY) && !opens(link, O_WRONLY) && !opens("/etc/passwd", O_RDONLY);
+    return err == ERR_UNSUPPORTED ? UNSUPPORTED : closed && good ? GOOD : 2;
+}
+
+static void a_model_directory_opens_with_what_its_links_lead_to(void **state)
+{
+    struct place *p = *state;
+    char path[128];
+    int status = status_of(close_files_and_open_directory, *state);
+    snprintf(path, sizeof path, "%s/config.json", p->model);
+    unlink(path);
+    snprintf(path, sizeof path, "%s/model.safetensors", p->model);
+    unlink(path);
+    rmdir(p->model);
+    assert_ends_with(status, GOOD);
 }
 
 static void only_the_model_and_the_segments_open(void **state)
@@ -323,6 +356,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_capability_and_no_descriptor_is_left),
         cmocka_unit_test_setup_teardown(only_the_model_and_the_segments_open, make_place, remove_place),
+        cmocka_unit_test_setup_teardown(a_model_directory_opens_with_what_its_links_lead_to, make_place, remove_place),
         cmocka_unit_test(who_works_and_waits_is_left_alone),
         cmocka_unit_test(whoever_tries_more_dies_of_it),
         cmocka_unit_test(threads_that_are_there_already_are_shut_in_too),
