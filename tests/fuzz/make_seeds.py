@@ -159,6 +159,34 @@ def damages():
     return [b"\0", b"\1" + records[0], b"\1" + b"".join(records), b"\1" + struct.pack("<BII", 0, 60, 0x7FFFFFFF)]
 
 
+def safetensors():
+    def file(header, data):
+        content = json.dumps(header).encode()
+        return struct.pack("<Q", len(content)) + content + bytes(data)
+
+    def tensor(kind, shape, begin, end):
+        return {"dtype": kind, "shape": shape, "data_offsets": [begin, end]}
+
+    return [file({}, 0), file({"a": tensor("F32", [2], 0, 8)}, 8),
+            file({"__metadata__": {"format": "pt"}, "b": tensor("BF16", [2, 3], 8, 20), "a": tensor("F32", [2], 0, 8),
+                  "none": tensor("F16", [0], 20, 20), "one": tensor("I64", [], 20, 28)}, 28)]  # fmt: skip
+
+
+def tokenizers():
+    blank = "\u2581"
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": blank}
+    end = [{"id": 6, "content": "<s>", "special": True}]
+    digits = {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}, {"type": "ByteLevel", "use_regex": True}]}
+    around = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>"}}, {"Sequence": {"id": "A"}}]}
+    byte_level = {"added_tokens": end, "pre_tokenizer": digits, "post_processor": around, "settings": {"bos_token": "<s>"}, "eos_token_id": [6],
+                  "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b", ["ab", "ab"]]}}  # fmt: skip
+    pieces = {"normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": blank}, replace]}, "added_tokens": end,
+              "model": {"type": "BPE", "byte_fallback": True, "unk_token": "<s>", "vocab": {"<0x41>": 0, "a": 1, "b": 2, "ab": 3}, "merges": ["a b"]}}  # fmt: skip
+    words = {"normalizer": {"type": "BertNormalizer", "lowercase": True}, "pre_tokenizer": {"type": "BertPreTokenizer"}, "added_tokens": end,
+             "model": {"type": "WordPiece", "unk_token": "<s>", "continuing_subword_prefix": "##", "vocab": {"a": 0, "##b": 1}}}  # fmt: skip
+    return [json.dumps(each).encode() for each in (byte_level, pieces, words)]
+
+
 def write(target, seeds):
     folder = HERE / "corpus" / target
     folder.mkdir(parents=True, exist_ok=True)
@@ -175,6 +203,8 @@ def main():
     write("messages", frames())
     write("template", templates())
     write("adopted", damages())
+    write("safetensors", safetensors())
+    write("tokenizer_json", tokenizers())
 
 
 if __name__ == "__main__":
