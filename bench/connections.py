@@ -106,6 +106,7 @@ class Crowd:
         self.gaps = collections.deque(maxlen=2_000_000)
         self.problems, self.answers = collections.Counter(), collections.Counter()
         self.connecting = self.tokens = self.done = 0
+        self.next_poke = 0.0
         self.dice = random.Random(SEED)
 
     def problem(self, text):
@@ -119,6 +120,9 @@ class Crowd:
         return b"POST /v1/completions HTTP/1.1\r\nHost: quire\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
 
     def turn(self, wait_s=0.05):
+        if time.monotonic() > self.next_poke:
+            self.next_poke = time.monotonic() + 5
+            self.poke_idle(time.monotonic())
         for fd, what in self.epoll.poll(wait_s, 512):
             client, now = self.clients.get(fd), time.monotonic()
             if client is None:
@@ -151,7 +155,7 @@ class Crowd:
 
     def poke_idle(self, now):
         for client in list(self.clients.values()):
-            if client.kind == "idle" and now - client.poked > POKE_S:
+            if client.kind == "idle" and client.answered and now - client.poked > POKE_S:
                 client.poke(now)
 
     def count(self, kind):
@@ -247,7 +251,6 @@ def hold(options, crowd, watch):
         crowd.turn()
         if now > next_look:
             next_look = now + 5
-            crowd.poke_idle(now)
             decoding.append(watch.decoding())
             waiting.append(watch.last["waiting"])
             idle.append(crowd.count("idle"))

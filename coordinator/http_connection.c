@@ -387,13 +387,10 @@ static void check_stall(struct http_connection *c)
     c->stall_watched = false;
     if (waiting == 0)
         return;
-    if (sent - c->stall_mark < STALL_PROGRESS_BYTES) {
+    if (sent < c->stall_owed && sent - c->stall_mark < STALL_PROGRESS_BYTES)
         connection_close(c);
-        return;
-    }
-    c->stall_watched = true;
-    c->stall_mark = sent;
-    connection_deadline(c, c->server->limits.stall_ms);
+    else
+        connection_watch_stall(c);
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *arg)

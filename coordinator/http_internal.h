@@ -54,6 +54,7 @@ struct http_connection {
     bool stall_watched;  /* in STREAMING, FLUSHING: timer is set */
     uint64_t queued;     /* bytes ever given to the output; less what waits there: taken by the kernel */
     uint64_t stall_mark; /* what the kernel had taken when timer was set */
+    uint64_t stall_owed; /* queued, when timer was set: once the kernel has taken so much, whatever waits is younger */
     uint64_t dropped;    /* bytes of unwanted input */
     uint64_t idle_since_us;
     struct http_head *head; /* HEAD .. FLUSHING, else NULL */
@@ -106,6 +107,8 @@ bool connection_expects_body(const struct http_connection *c);
 size_t connection_output(const struct http_connection *c); /* bytes that wait to be sent */
 void connection_send(struct http_connection *c, const void *bytes, size_t length);
 void connection_probe(struct http_connection *c); /* see http.h: When has a client left? */
+/* From now on the client has to take what waits for it; see http_limits.stall_ms. */
+void connection_watch_stall(struct http_connection *c);
 /* Answers a request that HTTP itself forbids; the connection ends with it. In HEAD, CHECKING, BODY. */
 void connection_refuse(struct http_connection *c, int status, const char *problem);
 

@@ -74,8 +74,7 @@ static void send_format(struct http_connection *c, const char *format, ...)
         c->queued += (uint64_t)length;
 }
 
-/* From now on the client has to take what waits for it; see http_limits.stall_ms. */
-static void watch_stall(struct http_connection *c)
+void connection_watch_stall(struct http_connection *c)
 {
     /* libevent hears of new output by a hook that it allocates without looking whether there was memory for it */
     if (connection_output(c) > 0 && bufferevent_enable(c->io, EV_WRITE) != 0)
@@ -84,6 +83,7 @@ static void watch_stall(struct http_connection *c)
         return;
     c->stall_watched = true;
     c->stall_mark = c->queued - connection_output(c);
+    c->stall_owed = c->queued;
     connection_deadline(c, c->server->limits.stall_ms);
 }
 
@@ -153,7 +153,7 @@ static void end_answer(struct http_connection *c)
 {
     connection_move(c, CONN_FLUSHING);
     bufferevent_setwatermark(c->io, EV_WRITE, 0, 0);
-    watch_stall(c);
+    connection_watch_stall(c);
     if (connection_output(c) == 0)
         connection_deadline(c, 0); /* no write will tell */
 }
@@ -209,7 +209,7 @@ void http_stream_begin(struct http_request *request, int status, const char *con
     send_format(c, c->chunk_answer ? "Transfer-Encoding: chunked\r\n\r\n" : "\r\n");
     connection_move(c, CONN_STREAMING);
     bufferevent_setwatermark(c->io, EV_WRITE, c->server->limits.stream_soft_bytes / 2, 0);
-    watch_stall(c);
+    connection_watch_stall(c);
 }
 
 void http_stream_write(struct http_request *request, const void *data, size_t bytes)
@@ -229,7 +229,7 @@ void http_stream_write(struct http_request *request, const void *data, size_t by
     if (c->chunk_answer)
         connection_send(c, "\r\n", 2);
     c->full = c->full || connection_output(c) >= limits->stream_soft_bytes;
-    watch_stall(c);
+    connection_watch_stall(c);
 }
 
 bool http_stream_writable(const struct http_request *request)

@@ -133,6 +133,31 @@ static void stalled_reader_is_dropped(void **state)
     leave(&c);
 }
 
+static void write_a_comment(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd, (void)what, (void)arg;
+    http_stream_write(world.held, ": still here\n\n", 14);
+}
+
+/* As when all streams that wait are told so in the turn in which their deadlines are looked at. */
+static void reader_who_took_all_is_kept_although_something_new_waits_at_its_deadline(void **state)
+{
+    (void)state;
+    world.config.limits.stall_ms = 40;
+    open_server();
+    struct client c = held_client("/stream", 0);
+    UNTIL(receive(&c) && strstr(c.got, "\r\n\r\n"));
+    struct event *writer = evtimer_new(world.base, write_a_comment, NULL);
+    evtimer_add(writer, &(struct timeval){.tv_usec = 1000});
+    for (uint64_t until = now_us() + 60000; now_us() < until;)
+        continue; /* both are due now, the comment first */
+    UNTIL(receive(&c) && strstr(c.got, "still here"));
+    assert_false(c.closed);
+    assert_int_equal(world.gone, 0);
+    event_free(writer);
+    leave(&c);
+}
+
 static void stalled_reader_of_a_whole_reply_is_dropped(void **state)
 {
     (void)state;
@@ -169,6 +194,7 @@ int main(void)
         HTTP_TEST(stream_to_http_1_0_ends_with_the_connection),
         HTTP_TEST(slow_reader_is_waited_for_and_told_of_when_it_has_drained),
         HTTP_TEST(stalled_reader_is_dropped),
+        HTTP_TEST(reader_who_took_all_is_kept_although_something_new_waits_at_its_deadline),
         HTTP_TEST(stalled_reader_of_a_whole_reply_is_dropped),
         HTTP_TEST(stream_beyond_its_hard_limit_is_dropped_in_a_later_turn),
     };
