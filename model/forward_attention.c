@@ -40,7 +40,7 @@ static void rotate(const struct forward *f, uint32_t layer, uint32_t position, f
          h = next_head(h, end, m->head_dim)) {
         uint32_t to = least(h.to, 2 * m->rope_pairs);
         if (h.from < to)
-            rope_rotate(x + h.head * m->head_dim + h.from - first, 1, 0, (to - h.from) / 2, cos_sin + h.from);
+            f->k->rope_rotate(x + h.head * m->head_dim + h.from - first, 1, 0, (to - h.from) / 2, cos_sin + h.from);
     }
 }
 

@@ -144,6 +144,12 @@ struct kernels {
     /* n floats to f16 (nearest even) and back. */
     void (*to_f16)(uint16_t *out, const float *x, uint32_t n);
     void (*from_f16)(float *out, const uint16_t *x, uint32_t n);
+
+    /*
+     * Rotates the pairs (x[2i], x[2i+1]), i < pairs, of `heads` heads by (c, s) = cos_sin[2i], cos_sin[2i+1], to x0 c - x1 s and
+     * x1 c + x0 s, nothing fused; heads lie head_stride floats apart.
+     */
+    void (*rope_rotate)(float *x, uint32_t heads, size_t head_stride, uint32_t pairs, const float *cos_sin);
 };
 
 /* Scratch of `product`: the same for every set and matrix of up to max_cols columns. */
@@ -169,12 +175,6 @@ extern const struct kernels kernels_reference;
 const struct kernels *const *kernels_runnable(uint32_t *count);
 /* The best one, or the one of that name; NULL when it is unknown or this machine cannot run it. */
 const struct kernels *kernels_choose(const char *name_or_null);
-
-/*
- * Rotates the pairs (x[2i], x[2i+1]), i < pairs, of `heads` heads by cos_sin[2i], cos_sin[2i+1]; heads lie head_stride
- * floats apart. Plain C: not hot.
- */
-void rope_rotate(float *x, uint32_t heads, size_t head_stride, uint32_t pairs, const float *cos_sin);
 
 /*
  * y[i] = (x[i] - mean) * inv * weight[i] + bias[i], inv = 1 / sqrtf(sum of (x - mean)^2 / n + eps); both sums by the 16-lane rule,

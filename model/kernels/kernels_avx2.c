@@ -112,6 +112,24 @@ static void gelu(float *out, const float *x, const float *up, uint32_t n)
     }
 }
 
+/* One head. */
+static void rotate(float *x, uint32_t pairs, const float *cos_sin)
+{
+    for (uint32_t i = 0; i < 2 * pairs; i += 8) {
+        uint32_t count = lanes_left(i, 2 * pairs);
+        __m256 v = load_lanes(x + i, count), by = load_lanes(cos_sin + i, count);
+        __m256 straight = _mm256_mul_ps(v, _mm256_moveldup_ps(by));
+        __m256 crossed = _mm256_mul_ps(_mm256_permute_ps(v, 0xb1), _mm256_movehdup_ps(by));
+        store_lanes(x + i, count, _mm256_addsub_ps(straight, crossed));
+    }
+}
+
+static void rope_rotate(float *x, uint32_t heads, size_t head_stride, uint32_t pairs, const float *cos_sin)
+{
+    for (uint32_t h = 0; h < heads; h++)
+        rotate(x + h * head_stride, pairs, cos_sin);
+}
+
 /* tamed_logit of `count` lanes, -inf in the others; the constant is the first operand of min, so that a NaN passes. */
 static inline __m256 tamed_lanes(const float *x, uint32_t count)
 {
@@ -192,4 +210,5 @@ const struct kernels kernels_avx2 = {
     .measure = measure,
     .to_f16 = to_f16,
     .from_f16 = from_f16,
+    .rope_rotate = rope_rotate,
 };

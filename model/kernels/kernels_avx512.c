@@ -156,6 +156,26 @@ static void gelu(float *out, const float *x, const float *up, uint32_t n)
     }
 }
 
+/* One head. */
+static void rotate(float *x, uint32_t pairs, const float *cos_sin)
+{
+    const __mmask16 even = 0x5555;
+    for (uint32_t i = 0; i < 2 * pairs; i += 16) {
+        __mmask16 mask = lanes_left(i, 2 * pairs);
+        __m512 v = _mm512_maskz_loadu_ps(mask, x + i), by = _mm512_maskz_loadu_ps(mask, cos_sin + i);
+        __m512 straight = _mm512_mul_ps(v, _mm512_moveldup_ps(by));
+        __m512 crossed = _mm512_mul_ps(_mm512_permute_ps(v, 0xb1), _mm512_movehdup_ps(by));
+        __m512 sum = _mm512_add_ps(straight, crossed);
+        _mm512_mask_storeu_ps(x + i, mask, _mm512_mask_sub_ps(sum, even, straight, crossed));
+    }
+}
+
+static void rope_rotate(float *x, uint32_t heads, size_t head_stride, uint32_t pairs, const float *cos_sin)
+{
+    for (uint32_t h = 0; h < heads; h++)
+        rotate(x + h * head_stride, pairs, cos_sin);
+}
+
 /* tamed_logit of each lane; the constant is the first operand of min, so that a NaN passes. */
 static inline __m512 tamed(__m512 x)
 {
@@ -222,4 +242,5 @@ const struct kernels kernels_avx512 = {
     .measure = measure,
     .to_f16 = to_f16,
     .from_f16 = from_f16,
+    .rope_rotate = rope_rotate,
 };

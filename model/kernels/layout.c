@@ -58,19 +58,6 @@ size_t attention_scratch_bytes(uint32_t head_dim)
     return aligned(ATTENTION_ROWS * (ATTENTION_GRID + 2 * (size_t)head_dim) * sizeof(float));
 }
 
-void rope_rotate(float *x, uint32_t heads, size_t head_stride, uint32_t pairs, const float *cos_sin)
-{
-    for (uint32_t h = 0; h < heads; h++) {
-        float *head = x + h * head_stride;
-        for (uint32_t i = 0; i < pairs; i++) {
-            float c = cos_sin[2 * i], s = cos_sin[2 * i + 1];
-            float even = head[2 * i], odd = head[2 * i + 1];
-            head[2 * i] = even * c - odd * s;
-            head[2 * i + 1] = even * s + odd * c;
-        }
-    }
-}
-
 /* The order of the kernels' sums: element i in lane i % 16, then the tree 8-4-2-1. */
 static float sum_of_lanes(float lane[16])
 {

@@ -219,6 +219,23 @@ static void gelu(float *out, const float *x, const float *up, uint32_t n)
     }
 }
 
+/* One head. */
+static void rotate(float *x, uint32_t pairs, const float *cos_sin)
+{
+    for (uint32_t i = 0; i < pairs; i++) {
+        float c = cos_sin[2 * i], s = cos_sin[2 * i + 1];
+        float even = x[2 * i], odd = x[2 * i + 1];
+        x[2 * i] = even * c - odd * s;
+        x[2 * i + 1] = odd * c + even * s;
+    }
+}
+
+static void rope_rotate(float *x, uint32_t heads, size_t head_stride, uint32_t pairs, const float *cos_sin)
+{
+    for (uint32_t h = 0; h < heads; h++)
+        rotate(x + h * head_stride, pairs, cos_sin);
+}
+
 /* Scores of positions [first, last) of one chunk into score[position % ATTENTION_GRID]. */
 static void score_chunk(const struct attention *a, const float *q, uint32_t first, uint32_t last, float *score)
 {
@@ -332,4 +349,5 @@ const struct kernels kernels_reference = {
     .measure = measure,
     .to_f16 = to_f16,
     .from_f16 = from_f16,
+    .rope_rotate = rope_rotate,
 };

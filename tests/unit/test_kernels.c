@@ -306,6 +306,11 @@ static void check_vectors(const struct kernels *k)
         k->gelu(got, x, NULL, n);
         kernels_reference.gelu(expected, x, NULL, n);
         assert_same_floats("gelu without a factor", got, expected, n);
+        memcpy(got, x, n * sizeof *x);
+        memcpy(expected, x, n * sizeof *x);
+        k->rope_rotate(got, 2, n / 2, n / 4, w);
+        kernels_reference.rope_rotate(expected, 2, n / 2, n / 4, w);
+        assert_same_floats("rope_rotate", got, expected, n);
         k->to_f16(half_got, x, n);
         kernels_reference.to_f16(half_expected, x, n);
         assert_memory_equal(half_got, half_expected, n * 2);
@@ -591,7 +596,7 @@ static void rotation_keeps_lengths_and_turns_pairs(void **state)
 {
     (void)state;
     float x[8] = {1, 0, 0, 1, 5, 5, 3, 4}, cos_sin[4] = {0, 1, 0.6f, 0.8f};
-    rope_rotate(x, 2, 4, 2, cos_sin);
+    kernels_reference.rope_rotate(x, 2, 4, 2, cos_sin);
     const float expected[8] = {0, 1, -0.8f, 0.6f, -5, 5, 3 * 0.6f - 4 * 0.8f, 3 * 0.8f + 4 * 0.6f};
     for (int i = 0; i < 8; i++)
         assert_true(fabsf(x[i] - expected[i]) < 1e-6f);
