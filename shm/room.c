@@ -111,3 +111,20 @@ enum err room_check(const char *directory, uint64_t wanted, struct why *why)
         "(mount -o remount,size=…, in a container --shm-size), or name another tmpfs with --shm-dir",
         mib(wanted), *directory ? directory : POSIX_DIRECTORY, mib(room.file_system));
 }
+
+uint64_t room_oom_kills(const char *root, const char *membership)
+{
+    char line[512], path[1024];
+    uint64_t kills = 0;
+    FILE *file = fopen(membership, "re");
+    if (!file)
+        return 0;
+    while (fgets(line, sizeof line, file))
+        if (strncmp(line, "0::/", 4) == 0) { /* the one of version 2 (cgroups(7)) */
+            line[strcspn(line, "\n")] = 0;
+            snprintf(path, sizeof path, "%.400s%.500s/memory.events", root, line + 3);
+            read_number(path, "oom_kill ", &kills);
+        }
+    fclose(file);
+    return kills;
+}

@@ -25,4 +25,12 @@ uint64_t room_bytes(const struct room *room);
 /* OK, or ERR_FULL with how much is wanted, how much there is and what to do. */
 enum err room_check(const char *directory, uint64_t wanted, struct why *why);
 
+/*
+ * Processes of this one's control group that the kernel's out-of-memory killer has ended so far, from the group's memory.events; 0 where
+ * that cannot be read. root: where control groups of version 2 are mounted; membership: /proc/self/cgroup.
+ */
+uint64_t room_oom_kills(const char *root, const char *membership);
+#define ROOM_CGROUP_ROOT "/sys/fs/cgroup"
+#define ROOM_CGROUP_MEMBERSHIP "/proc/self/cgroup"
+
 #endif

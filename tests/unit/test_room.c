@@ -6,8 +6,11 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/sysinfo.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -65,12 +68,42 @@ static void what_fits_is_agreed_to_and_what_does_not_is_refused_with_both_number
     assert_non_null(strstr(why.text, "--kv-memory"));
 }
 
+static void write_file(const char *path, const char *text)
+{
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs(text, file);
+    fclose(file);
+}
+
+static void kills_for_want_of_memory_are_those_of_our_control_group(void **state)
+{
+    (void)state;
+    char root[] = "/tmp/quire-test-room-XXXXXX", group[64], events[96], membership[96];
+    assert_non_null(mkdtemp(root));
+    snprintf(group, sizeof group, "%s/service", root);
+    snprintf(events, sizeof events, "%s/memory.events", group);
+    snprintf(membership, sizeof membership, "%s/membership", root);
+    assert_int_equal(mkdir(group, 0700), 0);
+    write_file(membership, "4:memory:/old\n0::/service\n");
+    assert_int_equal(room_oom_kills(root, membership), 0); /* nothing to read there */
+    write_file(events, "low 0\nhigh 7\nmax 3\noom 5\noom_kill 2\noom_group_kill 1\n");
+    assert_int_equal(room_oom_kills(root, membership), 2);
+    assert_int_equal(room_oom_kills(root, events), 0);
+    assert_int_equal(room_oom_kills(root, "/nowhere/at/all"), 0);
+    unlink(events);
+    unlink(membership);
+    rmdir(group);
+    rmdir(root);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(dev_shm_is_memory_and_has_no_more_than_the_machine),
         cmocka_unit_test(a_disk_is_not_memory),
         cmocka_unit_test(a_directory_that_is_not_there_is_named),
+        cmocka_unit_test(kills_for_want_of_memory_are_those_of_our_control_group),
         cmocka_unit_test(what_fits_is_agreed_to_and_what_does_not_is_refused_with_both_numbers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
