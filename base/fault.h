@@ -20,6 +20,8 @@ enum fault {
     FAULTS
 };
 
+enum { FAULT_MARKED_SEED = 11 }; /* of requests that a test can make deadly, and no other */
+
 #ifdef QUIRE_FAULTS
 
 enum fault_action {

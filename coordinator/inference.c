@@ -20,7 +20,8 @@ enum {
     KV_MEMORY_DEFAULT_MOST = 2u << 30,
     LEFTOVER_MOST_US = 30 * 1000 * 1000, /* for a worker with hundreds of GiB mapped to end */
     LEFTOVER_POLL_MS = 100,
-    DOES_WELL_STEPS = 8, /* answered, behind a takeover: whatever killed its owners is not in this memory */
+    WORKER_SLOTS_LEAST = 64, /* a KiB each: the next server may have more workers, in the same memory */
+    DOES_WELL_STEPS = 8,     /* answered, behind a takeover: whatever killed its owners is not in this memory */
 };
 
 /* ---- hooks between scheduler, supervisor and owner ---- */
@@ -37,6 +38,33 @@ static enum err read_result(void *world, uint32_t group, uint32_t epoch, uint64_
     struct inference *f = world;
     return results_read(&f->results[group], epoch, step, entry, row->session, row->session_generation,
                         f->checkpoint.api.vocab, out, why);
+}
+
+static void ask_sums(void *world, uint32_t group, uint64_t question, const page_id *pages, uint32_t count)
+{
+    struct inference *f = world;
+    supervisor_ask_sums(f->supervisor, group, question, pages, count);
+}
+
+static void take_sums(void *world, uint32_t group, uint64_t question, const uint32_t *sums, uint32_t count)
+{
+    struct inference *f = world;
+    scheduler_sums(f->scheduler, group, question, sums, count);
+    scheduler_turn(f->scheduler, now_us()); /* somebody may have waited for them */
+}
+
+static void doubt(void *world, uint32_t group)
+{
+    struct inference *f = world;
+    scheduler_doubt(f->scheduler, group);
+    inference_wake(f);
+}
+
+static bool blame(void *world, uint32_t group, uint32_t rank, uint32_t ranks)
+{
+    struct inference *f = world;
+    enum verdict verdict = scheduler_blame(f->scheduler, group, rank);
+    return verdict == VERDICT_GUILTY || (verdict == VERDICT_GUILTY_AT_RANK && ranks == 1);
 }
 
 static void group_down(void *world, uint32_t group)
@@ -78,7 +106,7 @@ static void step_done(void *world, uint32_t group, uint32_t epoch, uint64_t step
     struct inference *f = world;
     struct why why;
     if (scheduler_step_done(f->scheduler, group, epoch, step, now_us(), &why)) {
-        f->hooks.hopeless(f->hooks.owner, why.text);
+        supervisor_fail_group(f->supervisor, group, why.text);
         return;
     }
     if (f->adopted && scheduler_counters(f->scheduler)->steps == DOES_WELL_STEPS)
@@ -174,11 +202,12 @@ static enum err choose_geometry(struct inference *f, const struct serve_options 
             why, ERR_INVALID,
             "--kv-memory of %llu bytes makes %llu pages of %llu bytes on each of %u nodes; at least 2 are needed",
             (unsigned long long)kv, (unsigned long long)pages, (unsigned long long)page_bytes, nodes);
+    uint32_t worker_slots = supervisor_worker_slots(f->workers, o->spares);
     *g = (struct arena_geometry){
         .page_classes = 1,
         .nodes = nodes,
         .groups = f->groups,
-        .worker_slots = supervisor_worker_slots(f->workers, o->spares),
+        .worker_slots = worker_slots < WORKER_SLOTS_LEAST ? WORKER_SLOTS_LEAST : worker_slots,
         .session_slots = o->session_slots,
         .context = served->model.context,
         .result_rows = served->step_tokens,
@@ -260,18 +289,39 @@ static enum err end_leftover_workers(const struct inspection *found, struct why 
     return e;
 }
 
-/* A default that was chosen from what was free then is not chosen anew: the memory in question is the dead server's. */
-static void choose_same_pages(const struct serve_options *o, const struct arena_geometry *left,
+/*
+ * A default that was chosen from what was free then is not chosen anew: the memory in question is the dead server's. So it is with places
+ * for workers, as long as there are enough: what pages hold does not depend on how many computed it.
+ */
+static void choose_same_sizes(const struct serve_options *o, const struct arena_geometry *left,
                               struct arena_geometry *wanted)
 {
+    if (left->worker_slots > wanted->worker_slots)
+        wanted->worker_slots = left->worker_slots;
     if (!o->kv_memory && left->nodes == wanted->nodes && left->page_bytes[0] == wanted->page_bytes[0])
         wanted->pages_per_node[0] = left->pages_per_node[0];
 }
 
-/* Keys and values are as good as what computed them: OpenBLAS and unrounded inputs give others. */
+/* Of the worker program's bytes (FNV-1a): two builds may compute differently. */
+static enum err hash_worker(struct inference *f, struct why *why)
+{
+    static unsigned char piece[64 * 1024];
+    FILE *file = fopen(f->worker_path, "re");
+    size_t n;
+    if (!file)
+        return because_errno(why, ERR_IO, "could not read the worker program \"%.300s\"", f->worker_path);
+    f->worker_hash = 0xcbf29ce484222325u;
+    while ((n = fread(piece, 1, sizeof piece, file)) > 0)
+        for (size_t i = 0; i < n; i++)
+            f->worker_hash = (f->worker_hash ^ piece[i]) * 0x100000001b3u;
+    fclose(file);
+    return OK;
+}
+
+/* Keys and values are as good as what computed them: another build, OpenBLAS and unrounded inputs give others. */
 static uint64_t memory_hash(const struct inference *f, const struct serve_options *o)
 {
-    uint64_t hash = f->checkpoint.served.model.hash;
+    uint64_t hash = f->checkpoint.served.model.hash ^ f->worker_hash;
     hash ^= strcmp(o->prefill, "blas") == 0 ? 0x9e3779b97f4a7c15u : 0;
     hash ^= strcmp(o->activations, "f32") == 0 ? 0xd1b54a32d192ed03u : 0;
     return hash;
@@ -299,7 +349,7 @@ static enum err adopt_or_drop(struct inference *f, const struct serve_options *o
     enum err unreadable = inspection_read(&found, &f->instance.home, &reason);
     if (!unreadable) {
         enum err e = end_leftover_workers(&found, why);
-        choose_same_pages(o, &found.geometry, geometry);
+        choose_same_sizes(o, &found.geometry, geometry);
         inspection_fini(&found);
         if (e)
             return e;
@@ -353,7 +403,7 @@ static enum err start_scheduler(struct inference *f, const struct serve_options 
         .max_gap_us = o->max_gap_ms * 1000,
         .adopt = f->adopted,
     };
-    struct scheduler_hooks hooks = {.send = send_plan, .result = read_result, .world = f};
+    struct scheduler_hooks hooks = {.send = send_plan, .result = read_result, .ask = ask_sums, .world = f};
     enum err e = scheduler_open(&f->scheduler, &config, &hooks, why);
     if (e)
         return e;
@@ -389,6 +439,9 @@ static enum err start_workers(struct inference *f, struct event_base *loop, cons
         .group_down = group_down,
         .group_up = group_up,
         .group_lost = group_lost,
+        .doubt = doubt,
+        .blame = blame,
+        .sums = take_sums,
         .step_done = step_done,
         .in_flight = in_flight,
         .progress = progress,
@@ -406,6 +459,8 @@ enum err inference_open(struct inference *f, struct event_base *loop, const stru
 {
     *f = (struct inference){.hooks = *hooks, .instance.lock_fd = -1, .keep = o->keep};
     enum err e = find_worker(f, why);
+    if (!e)
+        e = hash_worker(f, why);
     if (!e)
         e = check_arithmetic(o, why);
     if (!e)

@@ -44,6 +44,7 @@ struct inference {
     struct inference_hooks hooks;
     struct event *turn; /* runs scheduler_turn once the loop is back */
     char worker_path[4096];
+    uint64_t worker_hash; /* of that program */
 };
 
 /* The options say what and how much. On an error nothing is left behind. */

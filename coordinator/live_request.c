@@ -159,6 +159,8 @@ void live_request_stop(struct live_request *r)
         struct live_choice *c = &r->live[i];
         if (!c->sequence)
             continue;
+        c->slot = c->sequence->slot; /* it may have waited there and not been admitted */
+        c->slot_generation = c->sequence->slot == SESSION_NONE ? 0 : c->sequence->generation;
         scheduler_park(r->server->inference.scheduler, c->sequence);
         c->sequence = NULL;
         count_end(r, c, FINISH_CANCELLED, now);

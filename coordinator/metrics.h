@@ -79,6 +79,8 @@ enum metric_status { METRIC_STATUS_CLASSES(METRIC_ENUMERATOR) METRIC_STATUS_COUN
     C(steps, "steps_total", "Steps that the workers finished.")                                                        \
     C(worker_restarts, "worker_restarts_total", "Times that a rank changed its process.")                              \
     C(worker_hangs, "worker_hangs_total", "Workers killed because a step missed its deadline.")                        \
+    C(damaged_pages, "damaged_pages_total", "Pages whose checksum was wrong; their tokens were computed again.")       \
+    C(requests_convicted, "requests_convicted_total", "Sequences that ended with an error since they ended workers.")  \
     G(workers_ready, "workers_ready", "Ranks that stand.")                                                             \
     G(workers_lost, "workers_lost", "Ranks without a process.")                                                        \
     G(worker_spares, "worker_spares", "Attached processes that wait for a rank.")                                      \

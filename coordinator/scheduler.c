@@ -63,6 +63,9 @@ static enum err open_parts(struct scheduler *s, struct why *why)
     enum err e = s->config.adopt ? open_adopted_memory(s, why) : open_new_memory(s, why);
     if (e)
         return e;
+    e = scheduler_checksums_open(s, why);
+    if (e)
+        return e;
     s->found = calloc(pages_for(s->arena->geometry.context), sizeof *s->found);
     if (!s->found)
         return because(why, ERR_NOMEM, "could not open the scheduler: no memory");
@@ -126,6 +129,7 @@ void scheduler_close(struct scheduler *s)
         for (uint32_t i = 0; i < MAX_FLIGHTS; i++)
             free(s->groups[g].flights[i]);
     free(s->found);
+    scheduler_checksums_close(s);
     if (s->slots)
         session_slots_close(s->slots);
     if (s->cache)
@@ -269,8 +273,7 @@ void scheduler_end_sequence(struct scheduler *s, struct sequence *q, enum finish
     sequence_free(q);
 }
 
-/* It waits again, and is rebuilt from its tokens. */
-static void send_back(struct scheduler *s, struct sequence *q)
+void scheduler_send_back(struct scheduler *s, struct sequence *q)
 {
     leave_pages(s, q);
     sequence_move(q, SEQUENCE_WAITING);
@@ -293,7 +296,7 @@ static struct sequence *youngest_of_node(const struct scheduler *s, struct seque
     return q;
 }
 
-static bool holds_pages_of(const struct scheduler *s, const struct sequence *q, uint32_t node)
+bool scheduler_holds_pages_of(const struct scheduler *s, const struct sequence *q, uint32_t node)
 {
     for (uint32_t i = 0; i < q->pages; i++)
         if (scheduler_node_of_page(s, sequence_row_entry(s->arena, q->slot, 0, i).page) == node)
@@ -312,7 +315,7 @@ static struct sequence *who_leaves(const struct scheduler *s, uint32_t node)
     if (local && youngest_of_node(s, local->previous, node))
         return local;
     for (struct sequence *q = s->running.last; q && q != local; q = q->previous)
-        if (holds_pages_of(s, q, node))
+        if (scheduler_holds_pages_of(s, q, node))
             return q;
     return NULL;
 }
@@ -324,7 +327,7 @@ bool scheduler_preempt_youngest(struct scheduler *s, uint32_t node)
     struct sequence *youngest = who_leaves(s, node);
     if (!youngest)
         return false;
-    send_back(s, youngest);
+    scheduler_send_back(s, youngest);
     s->preempted_at = youngest->last_plan;
     s->counters.preempted++;
     return true;
@@ -343,13 +346,16 @@ void scheduler_group_down(struct scheduler *s, uint32_t g)
         for (uint32_t r = 0; r < f->row_count; r++)
             s->counters.recomputed += f->rows[r].count;
     }
+    scheduler_accuse(s, group);
     group->flight_count = 0;
+    scheduler_void_question(s, group);
     for (struct sequence *q = s->running.first; q; q = q->next)
         if (q->group == g) {
             q->planned_kv = q->n_kv;
             q->planned_tok = q->n_tok;
             q->drawn_step = 0;
         }
+    scheduler_end_hopeless(s, group);
 }
 
 void scheduler_group_up(struct scheduler *s, uint32_t g, uint32_t epoch)
@@ -360,6 +366,7 @@ void scheduler_group_up(struct scheduler *s, uint32_t g, uint32_t epoch)
     group->meet_first = true;
     group->epoch = epoch;
     group->void_number = 0;
+    scheduler_acquit(s, group);
     scheduler_reclaim(s);
 }
 
@@ -370,7 +377,7 @@ void scheduler_group_lost(struct scheduler *s, uint32_t g)
     for (struct sequence *q = s->running.first, *next; q; q = next) {
         next = q->next;
         if (q->group == g)
-            send_back(s, q);
+            scheduler_send_back(s, q);
     }
     group->void_number = 0;
     scheduler_reclaim(s);
@@ -379,11 +386,9 @@ void scheduler_group_lost(struct scheduler *s, uint32_t g)
 bool scheduler_in_flight(const struct scheduler *s, uint32_t g, uint64_t *since_us, uint64_t *planned_us)
 {
     const struct group *group = &s->groups[g];
-    if (!group->flight_count)
-        return false;
-    *since_us = group->flights[0]->since_us;
-    *planned_us = group->flights[0]->planned_us;
-    return true;
+    *since_us = group->flight_count ? group->flights[0]->since_us : group->question.since_us;
+    *planned_us = group->flight_count ? group->flights[0]->planned_us : 0;
+    return group->flight_count || group->question.id;
 }
 
 /* ---- a turn ---- */
@@ -397,6 +402,7 @@ void scheduler_turn(struct scheduler *s, uint64_t now)
         while (group->up && group->flight_count < MAX_FLIGHTS && scheduler_plan_step(s, group, now))
             s->hooks.send(s->hooks.world, g, &s->plan);
     }
+    scheduler_ask(s, now); /* behind the plans: nobody speaks slower for it */
 }
 
 /* ---- what others want to know ---- */

@@ -13,6 +13,9 @@
  *  3. A sequence that runs holds at least the pages of positions [0, planned_kv).
  *  4. Whatever is admitted can finish: if a running sequence finds no page, the youngest leaves and waits, and the oldest
  *     alone always fits.
+ *  5. A sealed page is shared only while somebody vouches for its bytes: nothing has died since of which one could not say that it wrote
+ *     nowhere, or their checksum is still the one that they had when they were sealed (scheduler_checksums.c).
+ *  6. A sequence that ends workers is found out and ends with an error; the others go on with the same tokens (scheduler_blame.c).
  */
 #ifndef QUIRE_COORDINATOR_SCHEDULER_H
 #define QUIRE_COORDINATOR_SCHEDULER_H
@@ -44,12 +47,16 @@ struct scheduler_hooks {
     /* A checked copy of one result entry of a step that was reported done; see results_read. */
     enum err (*result)(void *world, uint32_t group, uint32_t epoch, uint64_t step, uint32_t entry,
                        const struct step_row *row, struct result_entry *out, struct why *why);
+    /* Asks the group for the checksums of 1 to SUM_PAGES_MAX pages; the answer comes as scheduler_sums, or never. */
+    void (*ask)(void *world, uint32_t group, uint64_t question, const page_id *pages, uint32_t count);
     void *world;
 };
 
 struct scheduler_counters {
     uint64_t steps, prefilled, generated, reused, recomputed, preempted;
     uint64_t prefix_queries, prefix_hits; /* prompt tokens looked up, found */
+    uint64_t summed, damaged;             /* checksums of pages that were taken in, that were wrong */
+    uint64_t convicted;                   /* sequences that ended since they ended workers */
     uint64_t last_step_us;
 };
 
@@ -97,7 +104,29 @@ void scheduler_group_down(struct scheduler *s, uint32_t group);
  */
 void scheduler_group_up(struct scheduler *s, uint32_t group, uint32_t epoch);
 
-/* The oldest plan in flight: when it was started (or became the oldest) and how long it should take. False: none. */
+/*
+ * A worker of the group died in a way that may have written over any page of its node, or an unknown number of them: a signal of its own
+ * making, an exit, a hang. All groups of the node are down. Whoever holds pages there begins again from pages that are vouched for.
+ */
+void scheduler_doubt(struct scheduler *s, uint32_t group);
+
+/* What a death says about the sequences in the plans that it ended. */
+enum verdict {
+    VERDICT_NONE,           /* not enough to say */
+    VERDICT_GUILTY_AT_RANK, /* one was convicted and has ended; but all its deaths were of one rank, whose fault it may be */
+    VERDICT_GUILTY,         /* one was convicted and has ended, whoever computed it */
+};
+
+/*
+ * The group, which is down, lost `rank` by its own fault (a number that means the same rank each time, or UINT32_MAX: all of them) while
+ * it computed what was in flight. Counts once for each time that the group went down.
+ */
+enum verdict scheduler_blame(struct scheduler *s, uint32_t group, uint32_t rank);
+
+/* The answer to a question, if it still is one. */
+void scheduler_sums(struct scheduler *s, uint32_t group, uint64_t question, const uint32_t *sums, uint32_t count);
+
+/* The oldest plan in flight, or question: when it was started (or became the oldest) and how long it should take. False: none. */
 bool scheduler_in_flight(const struct scheduler *s, uint32_t group, uint64_t *since_us, uint64_t *planned_us);
 
 /* A group that is down never comes again, and none of its ranks runs any more: other groups compute its sequences. */

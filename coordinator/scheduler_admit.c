@@ -44,12 +44,11 @@ static bool has_room(const struct scheduler *s, const struct sequence *q, uint32
 }
 
 /* Stores what workers read of a sequence, before any plan names it. */
-static void fill_slot(struct scheduler *s, struct sequence *q, uint32_t group)
+static void fill_slot(struct scheduler *s, struct sequence *q)
 {
     struct session_slot *slot = session_at(s->arena, q->slot);
     snprintf(slot->id, sizeof slot->id, "%s", q->id);
     slot->salt = q->spec.salt;
-    slot->group = group;
     slot->sampling = q->spec.sampling;
     must(q->spec.client_bytes <= sizeof slot->client);
     slot->client_bytes = q->spec.client_bytes;
@@ -60,15 +59,22 @@ static void fill_slot(struct scheduler *s, struct sequence *q, uint32_t group)
     q->generation = atomic_load_explicit(&slot->generation, memory_order_relaxed); /* our own store: no other writer */
 }
 
-/* A slot to stand in and an empty row. False: no slot is free. */
-static bool have_slot(struct scheduler *s, struct sequence *q, uint32_t group)
+/* A slot to stand in, if one is free. */
+static bool take_slot(struct scheduler *s, struct sequence *q)
 {
-    if (q->slot == SESSION_NONE) {
-        q->slot = session_slots_take(s->slots);
-        if (q->slot == SESSION_NONE)
-            return false;
-        fill_slot(s, q, group);
-    }
+    q->slot = session_slots_take(s->slots);
+    if (q->slot == SESSION_NONE)
+        return false;
+    fill_slot(s, q);
+    scheduler_commit(s, q);
+    return true;
+}
+
+/* An empty row in its slot. False: it has none, and none is free. */
+static bool have_row(struct scheduler *s, struct sequence *q, uint32_t group)
+{
+    if (q->slot == SESSION_NONE && !take_slot(s, q))
+        return false;
     session_at(s->arena, q->slot)->group = group;
     sequence_row_begin(s->arena, q->slot, q->generation);
     return true;
@@ -86,7 +92,7 @@ static void share_found(struct scheduler *s, struct sequence *q, uint32_t pages)
     q->n_kv = q->planned_kv = pages * PAGE_TOKENS;
 }
 
-enum admission { ADMITTED, WAITS_FOR_SEAL, NO_SLOT, NO_ROOM };
+enum admission { ADMITTED, WAITS_FOR_SEAL, WAITS_FOR_SUMS, NO_SLOT, NO_ROOM };
 
 static enum admission admit(struct scheduler *s, struct sequence *q, uint64_t now)
 {
@@ -96,11 +102,13 @@ static enum admission admit(struct scheduler *s, struct sequence *q, uint64_t no
     struct prefix_hit hit = {.computing = PAGE_NONE};
     if (!q->spec.score_prompt)
         hit = prefix_cache_find(s->cache, q->spec.salt, q->tokens, q->n_tok, s->found, pages_for(q->n_tok));
+    if (!scheduler_vouch(s, &hit))
+        return WAITS_FOR_SUMS;
     if (hit.computing != PAGE_NONE)
         return WAITS_FOR_SEAL; /* another sequence is making the very page */
     if (s->running.count > 0 && !has_room(s, q, group->node, hit.pages))
         return NO_ROOM;
-    if (!have_slot(s, q, (uint32_t)(group - s->groups)))
+    if (!have_row(s, q, (uint32_t)(group - s->groups)))
         return NO_SLOT;
 
     q->group = (uint32_t)(group - s->groups);
@@ -128,8 +136,17 @@ static bool has_nothing_to_compute(const struct sequence *q)
     return q->spec.max_tokens == 0 && (!q->spec.score_prompt || q->prompt_tokens < 2);
 }
 
+/* Who waits stands in memory, too, as long as there are slots: the next coordinator goes on with it. In order of arrival. */
+static void give_slots(struct scheduler *s)
+{
+    for (struct sequence *q = s->waiting.first; q; q = q->next)
+        if (q->slot == SESSION_NONE && !has_nothing_to_compute(q) && !take_slot(s, q))
+            return;
+}
+
 void scheduler_admit_waiting(struct scheduler *s, uint64_t now)
 {
+    give_slots(s);
     for (struct sequence *q = s->waiting.first, *next; q && s->running.count < s->max_sessions; q = next) {
         next = q->next;
         if (has_nothing_to_compute(q)) {

@@ -1,5 +1,6 @@
-/* scheduler_internal: what scheduler.c (lives and groups), scheduler_admit.c (who comes in), scheduler_plan.c (what a step does) and
- * scheduler_results.c (what it has said) share. */
+/* scheduler_internal: what scheduler.c (lives and groups), scheduler_admit.c (who comes in), scheduler_plan.c (what a step does),
+ * scheduler_results.c (what it has said), scheduler_checksums.c (which pages are vouched for) and scheduler_blame.c (who ends workers)
+ * share. */
 #ifndef QUIRE_COORDINATOR_SCHEDULER_INTERNAL_H
 #define QUIRE_COORDINATOR_SCHEDULER_INTERNAL_H
 
@@ -23,9 +24,28 @@ struct flight {
     uint32_t entries[STEP_ROWS_MAX];        /* first result entry of the row */
 };
 
+/* Checksums that were asked of a group and not answered yet. */
+struct question {
+    uint64_t id; /* 0: none */
+    uint64_t since_us;
+    uint32_t count;
+    struct page_name pages[SUM_PAGES_MAX];
+    uint32_t doubts[SUM_PAGES_MAX]; /* that there were about the page's node when it was asked */
+};
+
+struct checksums {
+    uint32_t doubts[NODES_MAX]; /* deaths that may have written over any page of the node */
+    uint32_t *vouched; /* (pages): doubts about its node when its bytes were last known to be good, + 1; 0: never */
+    bool *asked;       /* (pages): it stands in the queue or in a question */
+    page_id *queue;    /* (pages), a ring: to be asked */
+    uint32_t queue_first, queue_count;
+    uint64_t next_question;
+};
+
 struct group {
     bool up;
     bool meet_first; /* the next plan is the first of its epoch */
+    bool alone_next; /* whose turn it is: that of those who run alone, or of the others */
     uint32_t epoch;
     uint32_t node;
     uint64_t next_step;
@@ -33,7 +53,8 @@ struct group {
     uint32_t running;     /* sequences that it computes */
     uint32_t flight_count;
     struct flight *flights[MAX_FLIGHTS]; /* oldest first */
-    double decode_us;                    /* of a step without prompts, and of one prompt token: running means */
+    struct question question;
+    double decode_us; /* of a step without prompts, and of one prompt token: running means */
     double prefill_token_us;
     double prefill_fit; /* prompt tokens of a step that just keeps the bound on its time; at least PAGE_TOKENS */
 };
@@ -55,6 +76,7 @@ struct scheduler {
     uint64_t answered;     /* all plans up to this number were answered or fenced */
     uint64_t preempted_at; /* no further preemption before this plan is answered */
     struct scheduler_counters counters;
+    struct checksums checksums;
     page_id *found; /* scratch of one prefix look-up */
     struct scheduler_found adopted;
     struct step_plan plan; /* the one that is being made */
@@ -79,6 +101,9 @@ static inline uint32_t pages_for(uint32_t tokens)
  */
 bool scheduler_preempt_youngest(struct scheduler *s, uint32_t node);
 
+/* It gives all its pages back, waits, and is rebuilt from its tokens. */
+void scheduler_send_back(struct scheduler *s, struct sequence *q);
+
 /* Stands in the index whatever pages have all their tokens now. */
 void scheduler_index_pages(struct scheduler *s, struct sequence *q);
 
@@ -87,6 +112,7 @@ void scheduler_index_pages(struct scheduler *s, struct sequence *q);
 /* It leaves, its owner hears why, and it is gone. */
 void scheduler_end_sequence(struct scheduler *s, struct sequence *q, enum finish_reason reason);
 uint32_t scheduler_node_of_page(const struct scheduler *s, page_id page);
+bool scheduler_holds_pages_of(const struct scheduler *s, const struct sequence *q, uint32_t node);
 
 /*
  * What it has said and computed stands in its slot from now on. Tokens that are drawn again (for their log-probabilities, which
@@ -103,6 +129,40 @@ static inline void scheduler_commit(const struct scheduler *s, const struct sequ
 
 /* Whoever waits and fits comes in, in order of arrival. */
 void scheduler_admit_waiting(struct scheduler *s, uint64_t now);
+
+/* ---- scheduler_checksums.c ---- */
+
+enum err scheduler_checksums_open(struct scheduler *s, struct why *why);
+void scheduler_checksums_close(struct scheduler *s);
+/* Its last position was committed just now: its bytes are what was computed. */
+void scheduler_page_sealed(struct scheduler *s, page_id page);
+/*
+ * Shortens a hit to pages for which somebody can vouch. False: their checksums are being asked for, and the sequence waits for them.
+ */
+bool scheduler_vouch(struct scheduler *s, struct prefix_hit *hit);
+/* Sends what is to be asked to groups that have nothing to answer. */
+void scheduler_ask(struct scheduler *s, uint64_t now);
+/* The group went down: nobody will answer. */
+void scheduler_void_question(struct scheduler *s, struct group *group);
+
+/* ---- scheduler_blame.c ---- */
+
+/* The group goes down: notes who was in its plans. */
+void scheduler_accuse(struct scheduler *s, struct group *group);
+/* Ends the one of the group that was alone in its plan at too many deaths in a row. */
+void scheduler_end_hopeless(struct scheduler *s, struct group *group);
+/* The group stands again: whoever was accused and not blamed is not. */
+void scheduler_acquit(struct scheduler *s, struct group *group);
+/* A row of it was answered. */
+void scheduler_exonerate(struct sequence *q);
+/* Deaths in a row make its prompt chunks smaller: what lives shorter gets less to do. */
+uint32_t scheduler_chunk_most(const struct sequence *q);
+/* It may share no plan with others, and no other plan may be in flight beside its own. */
+static inline bool scheduler_runs_alone(const struct sequence *q)
+{
+    enum { DEATHS_TOGETHER = 2 };
+    return q->suspect_deaths >= DEATHS_TOGETHER;
+}
 
 /* ---- scheduler_results.c ---- */
 

@@ -136,13 +136,19 @@ static bool add_row(struct scheduler *s, struct group *group, struct flight *f, 
     return true;
 }
 
-/* One token each: sequences that speak, and prompts of which one token is left. False: somebody found no page. */
-static bool add_decodes(struct scheduler *s, struct group *group, struct flight *f)
+/* Whether the step may be for q: all who share plans, or `only` that one. */
+static bool is_of_step(const struct group *group, const struct scheduler *s, const struct sequence *q,
+                       const struct sequence *only)
 {
-    uint32_t g = (uint32_t)(group - s->groups);
+    return &s->groups[q->group] == group && (only ? q == only : !scheduler_runs_alone(q));
+}
+
+/* One token each: sequences that speak, and prompts of which one token is left. False: somebody found no page. */
+static bool add_decodes(struct scheduler *s, struct group *group, struct flight *f, const struct sequence *only)
+{
     bool starved = false;
     for (struct sequence *q = s->running.first; q; q = q->next) {
-        if (q->group != g || computable(q) - q->planned_kv != 1)
+        if (!is_of_step(group, s, q, only) || computable(q) - q->planned_kv != 1)
             continue;
         if (add_row(s, group, f, q, 1))
             f->decodes++;
@@ -152,15 +158,15 @@ static bool add_decodes(struct scheduler *s, struct group *group, struct flight 
     return !starved;
 }
 
-static void add_prefills(struct scheduler *s, struct group *group, struct flight *f)
+static void add_prefills(struct scheduler *s, struct group *group, struct flight *f, const struct sequence *only)
 {
-    uint32_t g = (uint32_t)(group - s->groups);
     uint32_t budget = prefill_budget(group, f->decodes);
     for (struct sequence *q = s->running.first; q && budget; q = q->next) {
-        uint32_t left = q->group == g ? computable(q) - q->planned_kv : 0;
+        uint32_t left = is_of_step(group, s, q, only) ? computable(q) - q->planned_kv : 0;
+        uint32_t most = budget < scheduler_chunk_most(q) ? budget : scheduler_chunk_most(q);
         if (left < 2)
             continue;
-        uint32_t count = left < budget ? left : budget;
+        uint32_t count = left < most ? left : most;
         if (!add_row(s, group, f, q, count))
             return; /* no page, or no room for results: the oldest comes first, and it waits */
         f->prefills += count;
@@ -177,16 +183,46 @@ static void write_plan(struct step_plan *plan, const struct group *group, const 
     memcpy(plan->rows, f->rows, f->row_count * sizeof *f->rows);
 }
 
+/* The oldest of those who run alone; NULL: nobody has to. */
+static struct sequence *who_runs_alone(const struct scheduler *s, const struct group *group)
+{
+    for (struct sequence *q = s->running.first; q; q = q->next)
+        if (&s->groups[q->group] == group && scheduler_runs_alone(q))
+            return q;
+    return NULL;
+}
+
+static void fill_step(struct scheduler *s, struct group *group, struct flight *f, const struct sequence *only)
+{
+    while (!add_decodes(s, group, f, only) && scheduler_preempt_youngest(s, group->node) && !f->row_count)
+        continue; /* what was given back may be free at once, and without a row no answer comes to try again */
+    add_prefills(s, group, f, only);
+}
+
+/* One plan at a time, that of one who runs alone and that of all others in turns, so that a death says whose it was. */
+static void fill_step_in_turns(struct scheduler *s, struct group *group, struct flight *f)
+{
+    for (uint32_t turn = 0; turn < 2 && !f->row_count; turn++) {
+        const struct sequence *only = group->alone_next ? who_runs_alone(s, group) : NULL;
+        group->alone_next = !group->alone_next;
+        fill_step(s, group, f, only);
+    }
+}
+
 bool scheduler_plan_step(struct scheduler *s, struct group *group, uint64_t now)
 {
     struct flight *f = group->flights[group->flight_count];
+    bool in_turns = who_runs_alone(s, group);
+    if (in_turns && group->flight_count)
+        return false;
     f->number = s->next_number;
     f->step = group->next_step;
     f->since_us = now;
     f->decodes = f->prefills = f->prompt_tokens = f->row_count = 0;
-    while (!add_decodes(s, group, f) && scheduler_preempt_youngest(s, group->node) && !f->row_count)
-        continue; /* what was given back may be free at once, and without a row no answer comes to try again */
-    add_prefills(s, group, f);
+    if (in_turns)
+        fill_step_in_turns(s, group, f);
+    else
+        fill_step(s, group, f, NULL);
     if (!f->row_count)
         return false;
     f->planned_us = (uint64_t)(group->decode_us + group->prefill_token_us * f->prefills);

@@ -41,6 +41,7 @@ static void seal_pages(struct scheduler *s, struct sequence *q)
         struct page_name parent = i ? q->chain[i - 1] : NO_PAGE;
         page_pool_seal(s->pool, sequence_row_entry(s->arena, q->slot, 0, i).page, parent, q->spec.salt,
                        q->tokens + i * PAGE_TOKENS);
+        scheduler_page_sealed(s, sequence_row_entry(s->arena, q->slot, 0, i).page);
     }
 }
 
@@ -91,6 +92,7 @@ static enum err take_row(struct scheduler *s, uint32_t group, struct flight *f, 
         fault_point(FAULT_COORDINATOR_TOKEN_STORED);
     }
     q->n_kv = row->first + row->count;
+    scheduler_exonerate(q);
     seal_pages(s, q);
     fault_point(FAULT_COORDINATOR_SEALED);
     scheduler_commit(s, q);

@@ -85,6 +85,18 @@ struct sequence {
     uint32_t drawn_entry;             /* its entry in that step's results */
     uint32_t scored;                  /* the last prompt position that was told */
     bool started;                     /* `admitted` has been called */
+
+    /* deaths of workers: see scheduler_blame.c */
+    bool accused;            /* it was in a plan that a death ended, and whose fault that was is not known yet */
+    bool accused_alone;      /* nobody else was */
+    bool several_ranks;      /* its suspect deaths were of more than one */
+    uint32_t suspect_deaths; /* since it was last beyond doubt */
+    uint32_t suspect_rank;   /* of the last one */
+    uint32_t suspect_until;  /* positions that the last one's plans would have computed */
+    uint32_t good_rows;      /* answered since */
+    uint32_t deaths;         /* of any kind, in a row, without a row of it answered */
+    uint32_t lone_deaths;    /* of these, when it was alone in its plan */
+
     struct sequence *previous, *next; /* in the waiting queue or the running list */
 };
 

@@ -168,4 +168,6 @@ void server_gather_metrics(struct server *s)
     pid_t pids[SPARES_SHOWN];
     m->worker_spares = supervisor_spares(f->supervisor, pids, SPARES_SHOWN);
     m->worker_hangs = supervisor_hangs(f->supervisor);
+    m->damaged_pages = c->damaged;
+    m->requests_convicted = c->convicted;
 }

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -16,6 +17,7 @@
 #include "base/must.h"
 #include "coordinator/supervisor_internal.h"
 #include "shm/barrier.h"
+#include "shm/room.h"
 #include "shm/worker_slot.h"
 
 uint32_t supervisor_worker_slots(uint32_t workers, uint32_t spares)
@@ -67,7 +69,7 @@ static enum err start_process(struct supervisor *s, struct process *p, struct wh
 {
     char slot[16], generation[16], parent[16], group[16];
     p->group = neediest_group(s);
-    p->mapped = false;
+    p->mapped = p->hung = p->judged = false;
     snprintf(group, sizeof group, "%u", p->group);
     p->generation = worker_slot_prepare(s->config.arena, p->slot, UINT32_MAX);
     snprintf(slot, sizeof slot, "%u", p->slot);
@@ -200,6 +202,33 @@ void supervisor_send_plan(struct supervisor *s, uint32_t group, const struct ste
     supervisor_set_tick(s, TICK_US);
 }
 
+void supervisor_ask_sums(struct supervisor *s, uint32_t group, uint64_t question, const uint32_t *pages, uint32_t count)
+{
+    struct process *who[GROUP_RANKS_MAX];
+    must(s->groups[group].stage == GROUP_UP);
+    uint32_t n = supervisor_members(s, &s->groups[group], who);
+    s->command.kind = COMMAND_SUM;
+    s->command.sum.question = question;
+    s->command.sum.count = count;
+    memcpy(s->command.sum.pages, pages, count * sizeof *pages);
+    supervisor_send_command(s, who[question % n]);
+    supervisor_set_tick(s, TICK_US);
+}
+
+/* A SIGKILL may be the kernel's own, which says so only there. */
+static void look_for_oom(struct supervisor *s, int status)
+{
+    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
+        return;
+    uint64_t kills = room_oom_kills(ROOM_CGROUP_ROOT, ROOM_CGROUP_MEMBERSHIP);
+    if (kills > s->oom_kills)
+        log_warn(
+            "the kernel has ended %llu processes of this service for want of memory since it last was looked at: give "
+            "--kv-memory less, or the service more memory",
+            (unsigned long long)(kills - s->oom_kills));
+    s->oom_kills = kills;
+}
+
 /* A pidfd became readable: reap, and give the slot back. */
 static void on_gone(evutil_socket_t fd, short what, void *arg)
 {
@@ -216,7 +245,9 @@ static void on_gone(evutil_socket_t fd, short what, void *arg)
     event_free(watch);
     p->watch = NULL;
     worker_process_describe(status, how, sizeof how);
-    bool suspect = worker_process_died_suspect(status) && !s->closing;
+    look_for_oom(s, status);
+    bool suspect = (worker_process_died_suspect(status) || p->hung) && !s->closing;
+    bool mapped = p->stage != PROCESS_STARTING; /* what dies before its hello has written nowhere yet */
     if (p->stage == PROCESS_RANKED) {
         p->child.pid = pid; /* for the log line only */
         supervisor_lose_rank(s, rank, how);
@@ -230,8 +261,8 @@ static void on_gone(evutil_socket_t fd, short what, void *arg)
     } else if (suspect) {
         log_warn("worker process %d %s", (int)pid, how);
     }
-    if (rank && suspect)
-        supervisor_count_suspect(s, rank);
+    if (mapped)
+        supervisor_judge(s, p, suspect);
     supervisor_move_process(p, PROCESS_FREE);
     if (s->closing)
         return;
@@ -299,10 +330,9 @@ static void take_failed(struct supervisor *s, struct process *p, const char *tex
     log_error("worker process %d: %s", (int)p->child.pid, text);
     if (p->stage != PROCESS_RANKED)
         return;
-    struct rank *rank = &s->ranks[p->rank];
     worker_process_kill(&p->child); /* it waits for commands now and writes nowhere */
-    supervisor_lose_rank(s, rank, "could not do its part");
-    supervisor_count_suspect(s, rank);
+    supervisor_lose_rank(s, &s->ranks[p->rank], "could not do its part");
+    supervisor_judge(s, p, true);
     supervisor_keep_up_numbers(s);
     supervisor_fill_groups(s);
 }
@@ -334,6 +364,10 @@ static void take_report(struct supervisor *s, struct process *p)
     case REPORT_RESULT:
         if (s->groups[group].stage == GROUP_UP && r->result.epoch == s->groups[group].epoch)
             s->hooks.step_done(s->hooks.world, group, r->result.epoch, r->result.step, r->result.compute_us);
+        break;
+    case REPORT_SUMS:
+        if (s->groups[group].stage == GROUP_UP)
+            s->hooks.sums(s->hooks.world, group, r->sums.question, r->sums.sums, r->sums.count);
         break;
     default:
         break;
@@ -434,6 +468,7 @@ enum err supervisor_open(struct supervisor **out, const struct supervisor_config
         return because(why, ERR_NOMEM, "could not open the supervisor: no memory");
     s->config = *config;
     s->hooks = *hooks;
+    s->oom_kills = room_oom_kills(ROOM_CGROUP_ROOT, ROOM_CGROUP_MEMBERSHIP);
     s->rank_count = config->workers;
     s->group_count = config->groups;
     s->slot_count = config->arena->geometry.worker_slots;

@@ -8,8 +8,10 @@
  * takes the place; all ranks are told the new epoch and answer that they have left the old one; then the group is up again.
  * A rank's own mark in its life lock is the fence: behind it the process runs no code of ours.
  *
- * Only a suspect death (a signal of its own making, an exit, a hang) counts against a rank: after RANK_DEATHS_MOST of them within
- * RANK_DEATHS_WINDOW_US the rank is closed and its group goes on with fewer. SIGKILL comes from outside and counts for nothing.
+ * A suspect death (a signal of its own making, an exit, a hang) is told: pages are in doubt, and it may be the fault of a plan. If it is not,
+ * and was no hang, it counts against the rank: after RANK_DEATHS_MOST of them within RANK_DEATHS_WINDOW_US the rank is closed and its group
+ * goes on with fewer. SIGKILL comes from outside and counts for nothing.
+ * A group does not form anew before it is known how its dead died: what they may have written is in doubt then.
  */
 #ifndef QUIRE_COORDINATOR_SUPERVISOR_H
 #define QUIRE_COORDINATOR_SUPERVISOR_H
@@ -49,6 +51,15 @@ struct supervisor_hooks {
     void (*group_up)(void *world, uint32_t group, uint32_t epoch);
     /* The last rank of a group that is down was closed: it never comes up again, other groups go on. */
     void (*group_lost)(void *world, uint32_t group);
+    /* A process that maps the group's memory for writing died a suspect death: it may have written anywhere there. */
+    void (*doubt)(void *world, uint32_t group);
+    /*
+     * A rank of the group, which is down, died a suspect death; UINT32_MAX: all of it failed. True: that was the doing of what it
+     * computed, whichever rank had computed it, and counts against no rank.
+     */
+    bool (*blame)(void *world, uint32_t group, uint32_t rank, uint32_t ranks);
+    /* The answer to supervisor_ask_sums. */
+    void (*sums)(void *world, uint32_t group, uint64_t question, const uint32_t *sums, uint32_t count);
     /* Rank 0 has finished a step. */
     void (*step_done)(void *world, uint32_t group, uint32_t epoch, uint64_t step, uint64_t compute_us);
     /* The oldest plan in flight of a group; false: none. For hangs. */
@@ -82,6 +93,13 @@ void supervisor_close(struct supervisor *s);
 
 /* To all ranks of a group that is up. What cannot be sent is a lost rank, noticed on the next tick. */
 void supervisor_send_plan(struct supervisor *s, uint32_t group, const struct step_plan *plan);
+
+/* Asks one rank of a group that is up for the checksums of 1 to SUM_PAGES_MAX pages. */
+void supervisor_ask_sums(struct supervisor *s, uint32_t group, uint64_t question, const uint32_t *pages,
+                         uint32_t count);
+
+/* What the ranks of a group that is up have computed cannot be: all of them are replaced, and it is a suspect death. */
+void supervisor_fail_group(struct supervisor *s, uint32_t group, const char *sentence);
 
 bool supervisor_group_is_up(const struct supervisor *s, uint32_t group);
 

@@ -113,7 +113,7 @@ void supervisor_advance_groups(struct supervisor *s)
 {
     for (uint32_t i = 0; i < s->group_count; i++) {
         struct group_state *g = &s->groups[i];
-        if (g->stage != GROUP_INCOMPLETE || !is_complete(s, g))
+        if (g->stage != GROUP_INCOMPLETE || !is_complete(s, g) || supervisor_awaits_verdict(s, i))
             continue;
         if (arena_weights_built(s->config.arena, g->node))
             supervisor_begin_join(s, g);
@@ -180,10 +180,11 @@ void supervisor_lose_rank(struct supervisor *s, struct rank *rank, const char *h
     break_group(s, &s->groups[rank->group]);
 }
 
-void supervisor_count_suspect(struct supervisor *s, struct rank *rank)
+/* ---- how they died ---- */
+
+/* One more suspect death; the rank may be closed for it. */
+static void count_suspect(struct supervisor *s, struct rank *rank)
 {
-    if (fault_point(FAULT_COORDINATOR_SUSPECT))
-        return;
     uint64_t now = now_us();
     uint64_t *oldest = &rank->suspect_us[rank->suspects++ % RANK_DEATHS_MOST];
     bool often = rank->suspects > RANK_DEATHS_MOST && now - *oldest < RANK_DEATHS_WINDOW_US;
@@ -206,4 +207,74 @@ void supervisor_count_suspect(struct supervisor *s, struct rank *rank)
         supervisor_give_up(s, "every worker died again and again by its own fault; the log above says how");
     else if (!group_has_others)
         s->hooks.group_lost(s->hooks.world, rank->group);
+}
+
+bool supervisor_awaits_verdict(const struct supervisor *s, uint32_t group)
+{
+    for (uint32_t i = 0; i < s->slot_count; i++) {
+        const struct process *p = &s->processes[i];
+        if (p->stage == PROCESS_GONE && !p->judged && p->rank != NOBODY && s->ranks[p->rank].group == group)
+            return true;
+    }
+    return false;
+}
+
+static void pardon(struct supervisor *s, uint32_t group)
+{
+    for (uint32_t i = 0; i < s->rank_count; i++)
+        if (s->ranks[i].group == group)
+            s->ranks[i].suspects = 0;
+}
+
+static uint32_t open_ranks(const struct supervisor *s, uint32_t group)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < s->rank_count; i++)
+        n += s->ranks[i].group == group && !s->ranks[i].closed;
+    return n;
+}
+
+/* Whoever computes on a node whose pages are in doubt may be reading what was written there: those plans are void, too. */
+static void break_groups_of(struct supervisor *s, uint32_t node)
+{
+    for (uint32_t i = 0; i < s->group_count; i++)
+        if (s->groups[i].node == node)
+            break_group(s, &s->groups[i]);
+}
+
+void supervisor_judge(struct supervisor *s, struct process *p, bool suspect)
+{
+    if (p->judged)
+        return;
+    p->judged = true;
+    if (!suspect)
+        return;
+    break_groups_of(s, s->groups[p->group].node);
+    s->hooks.doubt(s->hooks.world, p->group);
+    if (p->rank == NOBODY || fault_point(FAULT_COORDINATOR_SUSPECT))
+        return;
+    struct rank *rank = &s->ranks[p->rank];
+    if (s->hooks.blame(s->hooks.world, rank->group, p->rank, open_ranks(s, rank->group)))
+        pardon(s, rank->group);
+    else if (!p->hung) /* a machine that gives it no time lets every rank hang */
+        count_suspect(s, rank);
+}
+
+void supervisor_fail_group(struct supervisor *s, uint32_t group, const char *sentence)
+{
+    const struct group_state *g = &s->groups[group];
+    struct process *who[GROUP_RANKS_MAX];
+    uint32_t n = supervisor_members(s, g, who);
+    log_error("group %u computed what cannot be (%s): its workers are replaced", group, sentence);
+    for (uint32_t i = 0; i < n; i++) {
+        worker_process_kill(&who[i]->child);
+        supervisor_lose_rank(s, &s->ranks[who[i]->rank], "may have computed it");
+    }
+    for (uint32_t i = 0; i < n; i++)
+        who[i]->judged = true;
+    break_groups_of(s, g->node);
+    s->hooks.doubt(s->hooks.world, group);
+    s->hooks.blame(s->hooks.world, group, UINT32_MAX, n);
+    supervisor_keep_up_numbers(s);
+    supervisor_fill_groups(s);
 }

@@ -29,6 +29,8 @@ struct process {
     bool mapped;          /* it has said hello or joined since: nothing of that group is left to map */
     uint64_t since_us;    /* of the stage */
     bool built, assigned; /* answers to the group's last build and assign */
+    bool hung;            /* it was ended since it got nowhere, by its own fault */
+    bool judged;          /* of a dead one: how it died is known, and was counted */
     uint64_t build_done, build_total;
 };
 
@@ -64,6 +66,7 @@ struct supervisor {
     struct group_state groups[GROUPS_MAX];
     uint32_t start_deaths; /* in a row, before a hello */
     uint64_t hangs;
+    uint64_t oom_kills; /* of our control group, when we last looked */
     bool closing, hopeless;
     struct command command; /* scratch of one message */
     struct report report;
@@ -98,8 +101,10 @@ void supervisor_advance_groups(struct supervisor *s);
 void supervisor_begin_join(struct supervisor *s, struct group_state *g);
 /* The rank's process will run no code of ours any more. */
 void supervisor_lose_rank(struct supervisor *s, struct rank *rank, const char *how);
-/* One more suspect death; the rank may be closed for it. */
-void supervisor_count_suspect(struct supervisor *s, struct rank *rank);
+/* How it died is known: tells the owner, counts it against the rank that it had. Once a process. */
+void supervisor_judge(struct supervisor *s, struct process *p, bool suspect);
+/* A process is gone that had a place in the group, and how it died is not known. */
+bool supervisor_awaits_verdict(const struct supervisor *s, uint32_t group);
 
 /* ---- supervisor_watch.c ---- */
 

@@ -26,9 +26,25 @@ static void end_the_late(struct supervisor *s, struct group_state *g)
     for (uint32_t i = 0; i < n; i++)
         if (late[i] || !count) {
             log_warn("worker %u (process %d) hangs: ending it", who[i]->rank, (int)who[i]->child.pid);
+            who[i]->hung = g->stage == GROUP_UP && !worker_process_is_stopped(&who[i]->child);
             worker_process_kill(&who[i]->child);
             s->hangs++;
         }
+}
+
+/* Looks how the dead died; true: of one it is known now. */
+static bool judge_the_dead(struct supervisor *s)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < s->slot_count; i++) {
+        struct process *p = &s->processes[i];
+        int status;
+        if (p->stage != PROCESS_GONE || p->judged || !worker_process_peek(&p->child, &status))
+            continue;
+        supervisor_judge(s, p, worker_process_died_suspect(status) || p->hung);
+        any = true;
+    }
+    return any;
 }
 
 void supervisor_check_lives(struct supervisor *s)
@@ -41,7 +57,7 @@ void supervisor_check_lives(struct supervisor *s)
             lost = true;
         }
     }
-    if (lost) {
+    if (judge_the_dead(s) || lost) {
         supervisor_fill_groups(s);
         supervisor_keep_up_numbers(s);
     }
@@ -128,6 +144,7 @@ bool supervisor_someone_computes(const struct supervisor *s)
     uint64_t since, planned;
     for (uint32_t i = 0; i < s->group_count; i++)
         if (s->groups[i].stage == GROUP_JOINING || s->groups[i].stage == GROUP_BUILDING ||
+            supervisor_awaits_verdict(s, i) ||
             (s->groups[i].stage == GROUP_UP && s->hooks.in_flight(s->hooks.world, i, &since, &planned)))
             return true;
     return false;

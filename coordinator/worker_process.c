@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -66,18 +67,37 @@ void worker_process_kill(const struct worker_process *p)
         kill(p->pid, SIGKILL);
 }
 
-bool worker_process_is_stopped(const struct worker_process *p)
+/* What stands behind the name in /proc/PID/stat: "S ppid …", exit_code last (proc(5)); NULL: nothing. */
+static const char *read_stat(const struct worker_process *p, char *text, size_t room)
 {
-    char path[64], text[512];
+    char path[64];
     snprintf(path, sizeof path, "/proc/%d/stat", (int)p->pid);
-    FILE *file = fopen(path, "re");
+    FILE *file = p->pid ? fopen(path, "re") : NULL;
     if (!file)
-        return false;
-    size_t n = fread(text, 1, sizeof text - 1, file);
+        return NULL;
+    size_t n = fread(text, 1, room - 1, file);
     fclose(file);
     text[n] = 0;
     const char *name_end = strrchr(text, ')'); /* "pid (name) S …" */
-    return name_end && name_end[1] == ' ' && (name_end[2] == 'T' || name_end[2] == 't');
+    return name_end && name_end[1] == ' ' ? name_end + 2 : NULL;
+}
+
+bool worker_process_is_stopped(const struct worker_process *p)
+{
+    char text[1024];
+    const char *stat = read_stat(p, text, sizeof text);
+    return stat && (*stat == 'T' || *stat == 't');
+}
+
+bool worker_process_peek(const struct worker_process *p, int *status)
+{
+    char text[1024];
+    const char *stat = read_stat(p, text, sizeof text);
+    const char *last = stat ? strrchr(stat, ' ') : NULL;
+    if (!last || *stat == 'T' || *stat == 't') /* of a stopped one it says what stopped it */
+        return false;
+    *status = (int)strtol(last, NULL, 10);
+    return *status != 0;
 }
 
 void worker_process_describe(int status, char *out, size_t room)

@@ -26,6 +26,12 @@ void worker_process_kill(const struct worker_process *p);
 /* True when somebody stopped it (SIGSTOP, a debugger): it does not hang by its own fault. */
 bool worker_process_is_stopped(const struct worker_process *p);
 
+/*
+ * How it ends, as soon as the kernel knows: long before it can be reaped when it has much memory mapped. False: it lives, or it is not
+ * known yet (an exit with status 0 is known only when it is reaped).
+ */
+bool worker_process_peek(const struct worker_process *p, int *status);
+
 /* "was killed by signal 11 (Segmentation fault)", "exited with status 3". */
 void worker_process_describe(int status, char *out, size_t room);
 

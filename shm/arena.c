@@ -263,9 +263,10 @@ static enum err check_same_server(const struct arena *a, uint64_t model_hash, co
         return because(why, ERR_FORMAT, "%u servers in a row died with the memory of server \"%s\"", takeovers,
                        a->home.name);
     if (h->model_hash != model_hash)
-        return because(why, ERR_FORMAT,
-                       "the memory of server \"%s\" belongs to another model (hash %016llx, now %016llx)", a->home.name,
-                       (unsigned long long)h->model_hash, (unsigned long long)model_hash);
+        return because(
+            why, ERR_FORMAT,
+            "the memory of server \"%s\" belongs to another model, build or arithmetic (hash %016llx, now %016llx)",
+            a->home.name, (unsigned long long)h->model_hash, (unsigned long long)model_hash);
     if (memcmp(&h->geometry, &a->geometry, sizeof a->geometry) != 0)
         return because(why, ERR_FORMAT, "the memory of server \"%s\" has other sizes than asked for now", a->home.name);
     if (a->table.bytes != a->layout.table_bytes)

@@ -1,7 +1,9 @@
 /* step: see step.h. First the plan is read and checked, then it is carried out. */
 #include "worker/step.h"
 
+#include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/checked.h"
 #include "base/fault.h"
@@ -256,6 +258,8 @@ static enum err read_row(struct step *s, const struct step_plan *plan, uint32_t 
     if (err != OK)
         return err;
     run->pages = pages;
+    if (session->sampling.seed == FAULT_MARKED_SEED)
+        fault_point(FAULT_WORKER_MARKED);
     s->batch.tokens += row->count;
     return add_entries(s, plan, row, session, first_row, why);
 }
@@ -352,12 +356,21 @@ static void draw_entries(struct step *s, const struct step_plan *plan, uint32_t 
     }
 }
 
+/* What a wild store does, for tests. */
+static void write_astray(const struct step *s)
+{
+    memset(s->pages[0], 0x55, 256);
+    raise(SIGSEGV);
+}
+
 enum err step_run(struct step *s, const struct step_plan *plan, struct why *why)
 {
     must(s->barrier);
     enum err err = read_plan(s, plan, why);
     if (err != OK)
         return err;
+    if (fault_point(FAULT_WORKER_STRAY))
+        write_astray(s);
     if ((plan->flags & PLAN_MEET_FIRST) && meet(s->barrier) != OK) /* no late hand of a step that was cut off */
         return ERR_ABORTED;
     if (forward_run(s->forward, &s->batch) != OK)

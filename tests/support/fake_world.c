@@ -89,14 +89,26 @@ static void read_row(const struct fake_world *w, uint32_t group, const struct st
                          w->arena->geometry.group_node[group]);
 }
 
+static struct client *client_of(struct fake_world *w, const struct step_row *row)
+{
+    for (uint32_t i = 0; i < w->client_count; i++) {
+        const struct sequence *q = w->clients[i].sequence;
+        if (q && q->slot == row->session && q->generation == row->session_generation)
+            return &w->clients[i];
+    }
+    return NULL;
+}
+
 /* The hash of the tokens before `first`, all of whose keys and values must lie in the row's pages. */
-static uint64_t read_past(const struct fake_world *w, const struct fake_row *row, uint32_t first)
+static uint64_t read_past(const struct fake_world *w, const struct fake_row *row, uint32_t first, bool is_awaited)
 {
     uint64_t hash = 1;
     for (uint32_t p = 0; p < first; p++) {
         const struct fake_page *page = &w->pages[row->pages[p / PAGE_TOKENS]];
         uint32_t generation = page_pool_name(w->s->pool, row->pages[p / PAGE_TOKENS]).generation;
         hash = mix(hash, row->session->tokens[p]);
+        if (page->damaged && !is_awaited)
+            continue; /* it was sent back, and its row in the plans of another node's group goes on in vain */
         assert_int_equal(page->generation, generation);
         assert_true(page->written >> p % PAGE_TOKENS & 1);
         assert_true(page->hash[p % PAGE_TOKENS] == hash);
@@ -133,7 +145,8 @@ static void compute_row(struct fake_world *w, struct fake_group *g, const struct
 {
     struct fake_row at;
     read_row(w, (uint32_t)(g - w->groups), row, &at);
-    uint64_t hash = read_past(w, &at, row->first);
+    const struct client *c = client_of(w, row);
+    uint64_t hash = read_past(w, &at, row->first, c && c->sequence->state != SEQUENCE_WAITING);
     if (row->previous)
         assert_int_equal(row->count, 1);
     if (row->flags & ROW_SAMPLE)
@@ -157,9 +170,62 @@ static void compute_row(struct fake_world *w, struct fake_group *g, const struct
     }
 }
 
-bool fake_compute(struct fake_world *w, uint32_t group)
+/* The oldest plan that is not computed ends whoever computes it. */
+static bool is_poison(struct fake_world *w, const struct fake_group *g)
+{
+    const struct step_plan *plan = &g->plans[g->computed];
+    for (uint32_t r = 0; r < plan->row_count; r++) {
+        const struct step_row *row = &plan->rows[r];
+        const struct client *c = client_of(w, row);
+        if (c && c->poison_at && c->poison_at >= row->first && c->poison_at < row->first + row->count)
+            return true;
+    }
+    return false;
+}
+
+/* What a page's bytes would sum up to. */
+static uint32_t sum_of(const struct fake_page *page)
+{
+    uint64_t sum = page->written;
+    for (uint32_t i = 0; i < PAGE_TOKENS; i++)
+        sum = mix(sum, page->hash[i]);
+    return (uint32_t)(sum >> 7);
+}
+
+static void take_question(void *world, uint32_t group, uint64_t question, const page_id *pages, uint32_t count)
+{
+    struct fake_world *w = world;
+    struct fake_group *g = group_at(w, group);
+    assert_true(g->up && question);
+    assert_in_range(count, 1, SUM_PAGES_MAX);
+    g->question = question;
+    g->asked_count = count;
+    memcpy(g->asked, pages, count * sizeof *pages);
+}
+
+bool fake_answer(struct fake_world *w, uint32_t group)
 {
     struct fake_group *g = group_at(w, group);
+    uint32_t sums[SUM_PAGES_MAX];
+    uint64_t question = g->question;
+    if (!question)
+        return false;
+    for (uint32_t i = 0; i < g->asked_count; i++)
+        sums[i] = sum_of(&w->pages[g->asked[i]]);
+    g->question = 0;
+    scheduler_sums(w->s, group, question, sums, g->asked_count);
+    scheduler_must_be_sound(w->s);
+    return true;
+}
+
+void fake_damage(struct fake_world *w, page_id page)
+{
+    w->pages[page].hash[page % PAGE_TOKENS] ^= 4;
+    w->pages[page].damaged = true;
+}
+
+static bool compute(struct fake_world *w, struct fake_group *g)
+{
     if (g->computed == g->plan_count)
         return false;
     const struct step_plan *plan = &g->plans[g->computed++];
@@ -167,6 +233,18 @@ bool fake_compute(struct fake_world *w, uint32_t group)
     for (uint32_t r = 0; r < plan->row_count; r++)
         compute_row(w, g, plan, &plan->rows[r], &entry);
     return true;
+}
+
+bool fake_compute(struct fake_world *w, uint32_t group)
+{
+    struct fake_group *g = group_at(w, group);
+    if (g->computed < g->plan_count && is_poison(w, g)) {
+        w->poisoned++;
+        fake_suspect_death(w, group, (uint32_t)(w->poisoned % 2), false);
+        fake_group_up(w, group);
+        return true;
+    }
+    return compute(w, g);
 }
 
 static enum err read_result(void *world, uint32_t group, uint32_t epoch, uint64_t step, uint32_t entry,
@@ -190,8 +268,12 @@ bool fake_report(struct fake_world *w, uint32_t group)
     if (!g->computed)
         return false;
     uint64_t step = g->plans[0].step, tokens = 0;
-    for (uint32_t r = 0; r < g->plans[0].row_count; r++)
+    for (uint32_t r = 0; r < g->plans[0].row_count; r++) {
+        struct client *c = client_of(w, &g->plans[0].rows[r]);
         tokens += g->plans[0].rows[r].count > 1 ? g->plans[0].rows[r].count : 0;
+        if (c)
+            c->deaths = 0;
+    }
     w->now += w->decode_us + tokens * w->prefill_token_us;
     g->plans[0] = g->plans[1];
     g->plan_count--;
@@ -216,8 +298,9 @@ bool fake_step(struct fake_world *w)
     for (uint32_t g = 0; g < w->arena->geometry.groups; g++) {
         if (!w->groups[g].up)
             continue;
-        fake_compute(w, g);
+        any |= fake_compute(w, g);
         any |= fake_report(w, g);
+        any |= fake_answer(w, g);
         fake_turn(w);
     }
     return any;
@@ -252,11 +335,35 @@ void fake_group_down(struct fake_world *w, uint32_t group, bool in_the_middle)
     assert_true(g->up);
     note_stragglers(w, g);
     if (in_the_middle)
-        fake_compute(w, group); /* all of it is written, none of it will be reported */
+        compute(w, g); /* all of it is written, none of it will be reported */
     g->up = false;
     g->plan_count = g->computed = 0;
+    g->question = 0;
+    for (uint32_t i = 0; i < w->client_count; i++)
+        w->clients[i].deaths++;
     scheduler_group_down(w->s, group);
     scheduler_must_be_sound(w->s);
+}
+
+void fake_suspect_death(struct fake_world *w, uint32_t group, uint32_t rank, bool in_the_middle)
+{
+    for (uint32_t i = 0; i < w->client_count; i++)
+        w->clients[i].suspect_deaths++;
+    const struct arena_geometry *geometry = &w->arena->geometry;
+    bool was_up[GROUPS_MAX] = {false};
+    fake_group_down(w, group, in_the_middle);
+    for (uint32_t g = 0; g < geometry->groups; g++) {
+        was_up[g] = w->groups[g].up && geometry->group_node[g] == geometry->group_node[group];
+        if (was_up[g])
+            fake_group_down(w, g, false);
+    }
+    scheduler_doubt(w->s, group);
+    scheduler_must_be_sound(w->s);
+    w->verdict = scheduler_blame(w->s, group, rank);
+    scheduler_must_be_sound(w->s);
+    for (uint32_t g = 0; g < geometry->groups; g++)
+        if (was_up[g])
+            fake_group_up(w, g);
 }
 
 void fake_group_up(struct fake_world *w, uint32_t group)
@@ -421,7 +528,7 @@ void fake_park(struct client *c)
 
 void fake_coordinator_dies(struct fake_world *w)
 {
-    struct scheduler_hooks hooks = {.send = take_plan, .result = read_result, .world = w};
+    struct scheduler_hooks hooks = {.send = take_plan, .result = read_result, .ask = take_question, .world = w};
     struct why why;
     for (uint32_t i = 0; i < w->client_count; i++)
         if (w->clients[i].sequence)
@@ -438,6 +545,7 @@ void fake_coordinator_dies(struct fake_world *w)
     for (uint32_t g = 0; g < w->arena->geometry.groups; g++) {
         struct fake_group *group = &w->groups[g];
         group->plan_count = group->computed = group->straggling_count = 0;
+        group->question = 0;
         group->lost = false;
         fake_group_up(w, g);
     }
@@ -488,7 +596,7 @@ struct fake_world *fake_world_open(const struct fake_sizes *sizes)
         .max_queue = sizes->no_queue ? 0 : or_else(sizes->max_queue, 64),
         .max_gap_us = or_else(sizes->max_gap_us, 100000),
     };
-    struct scheduler_hooks hooks = {.send = take_plan, .result = read_result, .world = w};
+    struct scheduler_hooks hooks = {.send = take_plan, .result = read_result, .ask = take_question, .world = w};
     struct why why;
     w->config = config;
     must(scheduler_open(&w->s, &config, &hooks, &why) == OK);

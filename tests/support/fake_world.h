@@ -36,9 +36,12 @@ struct client {
     uint32_t prompt_tokens, max_tokens;
     uint64_t seed, salt;
     bool score;
-    uint32_t stop_id;    /* UINT32_MAX: none */
-    uint32_t stop_after; /* tokens, then `token` says stop; 0: never */
-    bool keep;           /* not given to somebody else when it has ended */
+    uint32_t stop_id;        /* UINT32_MAX: none */
+    uint32_t stop_after;     /* tokens, then `token` says stop; 0: never */
+    bool keep;               /* not given to somebody else when it has ended */
+    uint32_t poison_at;      /* position at which it ends the worker that computes it, each time; 0: none */
+    uint32_t deaths;         /* of groups, since a row of it was reported */
+    uint32_t suspect_deaths; /* that it lived through */
     uint32_t slot,
         slot_generation; /* where it stood before it was parked or its coordinator died; generation 0: nowhere */
 
@@ -54,6 +57,7 @@ struct fake_page {
     uint32_t generation;
     uint32_t written; /* bit i: offset i */
     uint64_t hash[PAGE_TOKENS], salt;
+    bool damaged; /* nobody may read it for somebody who is still to hear of it */
 };
 
 struct fake_group {
@@ -63,6 +67,9 @@ struct fake_group {
     bool first; /* no plan of this epoch has come */
     struct step_plan plans[MAX_FLIGHTS];
     uint32_t plan_count, computed; /* of the plans, the first so many are computed */
+    uint64_t question;             /* 0: none */
+    page_id asked[SUM_PAGES_MAX];
+    uint32_t asked_count;
     struct result_entry results[2][RESULT_ROWS_MAX];
     struct page_name straggling[FAKE_PAGES_MAX]; /* pages that hands of a void plan may still write */
     uint32_t straggling_count;
@@ -81,6 +88,8 @@ struct fake_world {
     uint64_t plans, positions; /* sent; computed */
     uint32_t largest_prefill;  /* tokens of rows with more than one, in the last plan */
     bool spoiled_result;       /* the next result that is read is none */
+    uint64_t poisoned;         /* deaths by poison */
+    enum verdict verdict;      /* of the last suspect death */
 };
 
 /* All groups up, nobody there. */
@@ -101,9 +110,13 @@ void fake_cancel(struct client *c);
 void fake_turn(struct fake_world *w);
 /* The group's workers compute the oldest plan that they have not; false: there is none. */
 bool fake_compute(struct fake_world *w, uint32_t group);
+/* The group's workers tell the checksums that they were asked for; false: they were not. No turn is taken. */
+bool fake_answer(struct fake_world *w, uint32_t group);
+/* Somebody has written into that page. */
+void fake_damage(struct fake_world *w, page_id page);
 /* The oldest computed plan is reported (and time passes); false: there is none. No turn is taken. */
 bool fake_report(struct fake_world *w, uint32_t group);
-/* Compute, report and turn, for all groups that are up; false: nothing was in flight. */
+/* Compute, report, answer and turn, for all groups that are up; false: nothing was in flight. */
 bool fake_step(struct fake_world *w);
 /* Steps until nothing is in flight any more. */
 void fake_settle(struct fake_world *w);
@@ -111,6 +124,11 @@ void fake_settle(struct fake_world *w);
 /* A worker dies, perhaps in the middle of a step that it has begun; then all stand again in a new epoch. */
 void fake_group_down(struct fake_world *w, uint32_t group, bool in_the_middle);
 void fake_group_up(struct fake_world *w, uint32_t group);
+/*
+ * A rank ends by its own fault, perhaps in the middle of a step: the group is down, and whose fault it was is judged. Other groups of its
+ * node meet anew.
+ */
+void fake_suspect_death(struct fake_world *w, uint32_t group, uint32_t rank, bool in_the_middle);
 /* It is down and stays so. */
 void fake_group_lost(struct fake_world *w, uint32_t group);
 

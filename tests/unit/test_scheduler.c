@@ -747,6 +747,23 @@ static void sessions_and_pages_outlive_their_coordinator(void **state)
     assert_true(fake_pages_are_free(w));
 }
 
+static void who_waits_outlives_the_coordinator_too_as_long_as_there_are_slots(void **state)
+{
+    struct fake_world *w = world_of(state, (struct fake_sizes){.session_slots = 3, .max_sessions = 1});
+    struct client *c[4];
+    for (uint32_t i = 0; i < 4; i++)
+        c[i] = fake_ask(w, i, 40, 10);
+    fake_turn(w);
+    fake_step(w);
+    assert_true(is_running(c[0]) && !is_running(c[1]) && !is_running(c[2]));
+    assert_int_equal(c[3]->sequence->slot, SESSION_NONE);
+    fake_coordinator_dies(w);
+    assert_int_equal(scheduler_found(w->s).sessions, 3);
+    fake_settle(w);
+    for (uint32_t i = 0; i < 4; i++)
+        fake_must_have_all(c[i], FINISH_LENGTH);
+}
+
 static void a_parked_sequence_goes_on_in_its_slot(void **state)
 {
     struct fake_world *w = world(state);
@@ -805,6 +822,7 @@ static void ask_at_random(struct fake_world *w)
     c->salt = below(4) == 0;
     c->score = below(5) == 0;
     c->stop_after = below(4) ? 0 : 1 + below(20);
+    c->poison_at = below(30) ? 0 : 1 + below(c->prompt_tokens + 20);
     if (below(2))
         fake_differ(c, below(c->prompt_tokens), below(5));
     struct why why;
@@ -819,7 +837,11 @@ static void check_ended(const struct fake_world *w)
         if (!c->ended)
             continue;
         bool stopped = c->stop_after && c->heard == c->stop_after;
-        fake_must_have_all(c, stopped ? FINISH_STOP : FINISH_LENGTH);
+        if (c->reason == FINISH_ERROR)
+            assert_true(c->poison_at || c->deaths >= 8 ||
+                        c->suspect_deaths > 2); /* nobody else: what it heard was compared when it came */
+        else
+            fake_must_have_all(c, stopped ? FINISH_STOP : FINISH_LENGTH);
     }
 }
 
@@ -830,6 +852,17 @@ static void cancel_at_random(struct fake_world *w)
         fake_cancel(&w->clients[i]);
 }
 
+/* It may have written into any page of its node that was sealed; who reads it afterwards must find out. */
+static void die_of_own_fault(struct fake_world *w, uint32_t g)
+{
+    page_id page = below(w->arena->layout.page_count);
+    enum page_state state = page_pool_state(w->s->pool, page);
+    if ((state == PAGE_SEALED || state == PAGE_CACHED) &&
+        scheduler_node_of_page(w->s, page) == w->arena->geometry.group_node[g])
+        fake_damage(w, page);
+    fake_suspect_death(w, g, below(3), false);
+}
+
 static void fall_or_rise(struct fake_world *w)
 {
     uint32_t groups = w->arena->geometry.groups, g = below(groups), others = 0;
@@ -837,8 +870,10 @@ static void fall_or_rise(struct fake_world *w)
         others += i != g && !w->groups[i].lost;
     if (w->groups[g].lost)
         return;
-    if (w->groups[g].up)
+    if (w->groups[g].up && below(2))
         fake_group_down(w, g, below(2));
+    else if (w->groups[g].up)
+        die_of_own_fault(w, g);
     else if (others && below(5) == 0)
         fake_group_lost(w, g);
     else
@@ -875,8 +910,10 @@ static void live_at_random(struct fake_world *w, uint32_t events)
             scheduler_set_max_sessions(w->s, 1 + below(w->arena->geometry.session_slots));
         else if (what < 55 && w->groups[g].up)
             fake_compute(w, g);
-        else if (what < 90 && w->groups[g].up)
+        else if (what < 88 && w->groups[g].up)
             fake_report(w, g);
+        else if (what < 92 && w->groups[g].up)
+            fake_answer(w, g);
         fake_turn(w);
         check_ended(w);
     }
@@ -926,6 +963,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         IN_A_WORLD(continuous_admits_to_free_slots),
         IN_A_WORLD(sessions_and_pages_outlive_their_coordinator),
+        IN_A_WORLD(who_waits_outlives_the_coordinator_too_as_long_as_there_are_slots),
         IN_A_WORLD(a_parked_sequence_goes_on_in_its_slot),
         IN_A_WORLD(a_slot_that_was_given_away_is_not_gone_on_in),
         IN_A_WORLD(continuous_evicts_on_complete),

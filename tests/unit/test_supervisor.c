@@ -30,6 +30,10 @@ struct heard {
     uint32_t ups[GROUPS_MAX], downs[GROUPS_MAX], lost[GROUPS_MAX], epoch[GROUPS_MAX];
     uint64_t done_step;
     uint32_t done_epoch, done;
+    uint32_t doubts, blames, blamed_rank;
+    bool it_was_the_plan; /* what on_blame says */
+    uint64_t answered;    /* question */
+    uint32_t sums[SUM_PAGES_MAX], sum_count;
     uint64_t built, to_build;
     char hopeless[256];
     uint64_t flight_since_us; /* 0: no plan is in flight */
@@ -62,6 +66,32 @@ static void on_up(void *world, uint32_t group, uint32_t epoch)
 static void on_lost(void *world, uint32_t group)
 {
     ((struct stage *)world)->heard.lost[group]++;
+}
+
+static void on_doubt(void *world, uint32_t group)
+{
+    struct stage *s = world;
+    assert_false(supervisor_group_is_up(s->supervisor, group)); /* nobody reads what is in doubt */
+    s->heard.doubts++;
+}
+
+static bool on_blame(void *world, uint32_t group, uint32_t rank, uint32_t ranks)
+{
+    struct stage *s = world;
+    (void)ranks;
+    assert_false(supervisor_group_is_up(s->supervisor, group));
+    s->heard.blames++;
+    s->heard.blamed_rank = rank;
+    return s->heard.it_was_the_plan;
+}
+
+static void on_sums(void *world, uint32_t group, uint64_t question, const uint32_t *sums, uint32_t count)
+{
+    struct heard *h = &((struct stage *)world)->heard;
+    (void)group;
+    h->answered = question;
+    h->sum_count = count;
+    memcpy(h->sums, sums, count * sizeof *sums);
 }
 
 static void on_done(void *world, uint32_t group, uint32_t epoch, uint64_t step, uint64_t compute_us)
@@ -136,6 +166,9 @@ static struct stage *open_stage(void **state, uint32_t workers, uint32_t groups,
         .group_down = on_down,
         .group_up = on_up,
         .group_lost = on_lost,
+        .doubt = on_doubt,
+        .blame = on_blame,
+        .sums = on_sums,
         .step_done = on_done,
         .in_flight = in_flight,
         .progress = on_progress,
@@ -319,13 +352,89 @@ static void a_rank_that_dies_again_and_again_is_closed_and_its_group_goes_on(voi
     assert_string_equal(s->heard.hopeless, "");
 }
 
+static void how_a_rank_died_is_told_before_its_group_stands_again(void **state)
+{
+    struct stage *s = open_stage(state, 2, 1, 1);
+    WAIT_FOR(s, s->heard.ups[0] == 1 && spare_count(s) == 1);
+    uint32_t token = compute_token(s);
+    kill(rank(s, 1).pid, SIGKILL);
+    WAIT_FOR(s, s->heard.ups[0] == 2 && spare_count(s) == 1);
+    assert_int_equal(s->heard.doubts + s->heard.blames, 0);
+    kill(rank(s, 1).pid, SIGSEGV);
+    WAIT_FOR(s, s->heard.ups[0] == 3);
+    assert_int_equal(s->heard.doubts, 1);
+    assert_int_equal(s->heard.blames, 1);
+    assert_int_equal(s->heard.blamed_rank, 1);
+    assert_int_equal(compute_token(s), token);
+}
+
+static void a_spare_that_dies_of_its_own_fault_raises_doubt_and_nobodys_blame(void **state)
+{
+    struct stage *s = open_stage(state, 1, 1, 1);
+    pid_t spare;
+    WAIT_FOR(s, s->heard.ups[0] == 1 && supervisor_spares(s->supervisor, &spare, 1) == 1);
+    kill(spare, SIGBUS);
+    WAIT_FOR(s, s->heard.doubts == 1);
+    assert_int_equal(s->heard.downs[0], 1); /* its plans may have read what the dead one wrote */
+    assert_int_equal(s->heard.blames, 0);
+    WAIT_FOR(s, s->heard.ups[0] == 2);
+    assert_int_equal(rank(s, 0).restarts, 0);
+    compute_token(s);
+}
+
+static void deaths_that_a_plan_is_to_blame_for_close_no_rank(void **state)
+{
+    struct stage *s = open_stage(state, 1, 1, 1);
+    s->heard.it_was_the_plan = true;
+    for (uint32_t i = 0; i < RANK_DEATHS_MOST + 2; i++) {
+        WAIT_FOR(s, s->heard.ups[0] == i + 1);
+        kill(rank(s, 0).pid, SIGSEGV);
+        WAIT_FOR(s, s->heard.blames == i + 1);
+    }
+    WAIT_FOR(s, s->heard.ups[0] == RANK_DEATHS_MOST + 3);
+    assert_string_equal(s->heard.hopeless, "");
+}
+
+static void a_group_whose_results_cannot_be_is_replaced_as_a_whole(void **state)
+{
+    struct stage *s = open_stage(state, 2, 1, 0);
+    WAIT_FOR(s, s->heard.ups[0] == 1);
+    uint32_t token = compute_token(s);
+    pid_t before[2] = {rank(s, 0).pid, rank(s, 1).pid};
+    supervisor_fail_group(s->supervisor, 0, "a test wants it so");
+    assert_int_equal(s->heard.downs[0], 1);
+    assert_int_equal(s->heard.doubts, 1);
+    assert_int_equal(s->heard.blames, 1);
+    assert_int_equal(s->heard.blamed_rank, UINT32_MAX);
+    WAIT_FOR(s, s->heard.ups[0] == 2);
+    for (uint32_t i = 0; i < 2; i++)
+        assert_true(rank(s, i).pid != before[0] && rank(s, i).pid != before[1]);
+    assert_int_equal(compute_token(s), token);
+    assert_int_equal(s->heard.blames, 1);
+}
+
+static void a_rank_tells_the_checksums_of_pages(void **state)
+{
+    struct stage *s = open_stage(state, 2, 1, 0);
+    WAIT_FOR(s, s->heard.ups[0] == 1);
+    compute_token(s);
+    const uint32_t pages[] = {0, 1, 0};
+    for (uint64_t question = 7; question < 9; question++) { /* one rank, then the other */
+        supervisor_ask_sums(s->supervisor, 0, question, pages, 3);
+        WAIT_FOR(s, s->heard.answered == question);
+        assert_int_equal(s->heard.sum_count, 3);
+        assert_int_equal(s->heard.sums[0], s->heard.sums[2]);
+        assert_int_not_equal(s->heard.sums[0], s->heard.sums[1]);
+    }
+}
+
 static void a_group_without_ranks_is_lost_and_without_groups_there_is_no_hope(void **state)
 {
     struct stage *s = open_stage(state, 2, 2, 1);
     WAIT_FOR(s, s->heard.ups[0] && s->heard.ups[1]);
     wear_out(s, 1);
     WAIT_FOR(s, s->heard.lost[1] == 1);
-    assert_true(supervisor_group_is_up(s->supervisor, 0));
+    WAIT_FOR(s, supervisor_group_is_up(s->supervisor, 0)); /* whose pages were in doubt, too */
     assert_string_equal(s->heard.hopeless, "");
     wear_out(s, 0);
     WAIT_FOR(s, s->heard.hopeless[0]);
@@ -374,6 +483,11 @@ int main(int argc, char **argv)
         ON_A_STAGE(a_spare_that_dies_disturbs_nobody),
         ON_A_STAGE(a_rank_that_hangs_is_ended),
         ON_A_STAGE(a_rank_that_dies_again_and_again_is_closed_and_its_group_goes_on),
+        ON_A_STAGE(how_a_rank_died_is_told_before_its_group_stands_again),
+        ON_A_STAGE(a_spare_that_dies_of_its_own_fault_raises_doubt_and_nobodys_blame),
+        ON_A_STAGE(deaths_that_a_plan_is_to_blame_for_close_no_rank),
+        ON_A_STAGE(a_group_whose_results_cannot_be_is_replaced_as_a_whole),
+        ON_A_STAGE(a_rank_tells_the_checksums_of_pages),
         ON_A_STAGE(a_group_without_ranks_is_lost_and_without_groups_there_is_no_hope),
         ON_A_STAGE(workers_that_cannot_start_are_not_started_for_ever),
         ON_A_STAGE(one_that_is_still_starting_is_ended_with_the_rest),

@@ -72,6 +72,29 @@ static void a_fault_is_suspect(void **state)
     }
 }
 
+/* Before it is reaped: its status stays to be waited for. */
+static void how_it_died_is_known_before_it_is_reaped(void **state)
+{
+    static const char *const ends[] = {"ulimit -c 0; kill -SEGV $$", "kill -KILL $$", "exit 3"};
+    (void)state;
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+        struct worker_process p = start(ends[i]);
+        struct pollfd gone = {.fd = p.pidfd, .events = POLLIN};
+        int peeked = 0;
+        assert_int_equal(poll(&gone, 1, 20000), 1);
+        assert_true(worker_process_peek(&p, &peeked));
+        assert_int_equal(end_of(&p), peeked);
+    }
+    struct worker_process p = start("exec cat /dev/zero > /dev/null");
+    int status;
+    assert_false(worker_process_peek(&p, &status)); /* it lives */
+    kill(p.pid, SIGSTOP);
+    assert_false(worker_process_peek(&p, &status));
+    worker_process_kill(&p);
+    end_of(&p);
+    assert_false(worker_process_peek(&p, &status)); /* nobody is there */
+}
+
 static void it_inherits_nothing_of_ours(void **state)
 {
     (void)state;
@@ -132,6 +155,7 @@ int main(void)
         cmocka_unit_test(an_exit_is_told_with_its_status),
         cmocka_unit_test(a_kill_from_outside_is_not_suspect),
         cmocka_unit_test(a_fault_is_suspect),
+        cmocka_unit_test(how_it_died_is_known_before_it_is_reaped),
         cmocka_unit_test(it_inherits_nothing_of_ours),
         cmocka_unit_test(one_that_was_stopped_is_known),
         cmocka_unit_test(a_program_that_is_not_there_gives_one_sentence),
