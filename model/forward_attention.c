@@ -89,8 +89,8 @@ static void store_v(const struct forward *f, const struct batch_run *run, uint32
 }
 
 /*
- * Asks for the lines where rows [first, end) of K, or of V, will be written at `position` and behind it in the page, as far as the
- * run goes; nothing beyond. They are cold, and stores wait for one line after the other.
+ * Asks for the lines where rows [first, end) of K, or of V, will be written at `position` and behind it in the page,
+ * as far as the run goes; nothing beyond. They are cold, and stores wait for one line after the other.
  */
 static void fetch_k_slots(const struct forward *f, const struct batch_run *run, uint32_t position, uint32_t layer,
                           uint32_t first, uint32_t end)
@@ -122,7 +122,9 @@ static void fetch_v_slots(const struct forward *f, const struct batch_run *run, 
     }
 }
 
-/* Where the page after that of `position` begins, when `position` is the first of the run in its page; else far away. */
+/*
+ * Where the page after that of `position` begins, when `position` is the first of the run in its page; else far away.
+ */
 static uint32_t next_page_at(const struct batch_run *run, uint32_t position)
 {
     bool first = position == run->position || position % ATTENTION_PAGE == 0;

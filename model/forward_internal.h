@@ -104,9 +104,9 @@ void forward_experts_gated(struct forward *f, const struct weight *gate, const s
 void forward_experts_add(struct forward *f, const struct weight *down);
 
 /*
- * Asks for the beginning of my rows of what is multiplied behind the next meeting: w, or what layer `layer` begins with (the head, when
- * there is no such layer). While ranks wait for each other and normalise, nothing else is read, and a step of few tokens takes as
- * long as its weights take to read.
+ * Asks for the beginning of my rows of what is multiplied behind the next meeting: w, or what layer `layer` begins
+ * with (the head, when there is no such layer). While ranks wait for each other and normalise, nothing else is read,
+ * and a step of few tokens takes as long as its weights take to read.
  */
 void forward_fetch(const struct forward *f, const struct weight *w);
 void forward_fetch_layer(const struct forward *f, uint32_t layer);

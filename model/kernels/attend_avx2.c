@@ -14,8 +14,8 @@
 enum { ROWS_AT_ONCE = 3, QUARTERS = 4 };
 
 /*
- * One page for `rows` rows; score is (rows, ATTENTION_GRID) from this page's first position on. Meanwhile the keys `ahead` are
- * fetched.
+ * One page for `rows` rows; score is (rows, ATTENTION_GRID) from this page's first position on. Meanwhile the keys
+ * `ahead` are fetched.
  */
 SPECIALISED void score_page(const struct attention *a, const float *const *q, uint32_t rows, const uint8_t *page,
                             const uint8_t *ahead, float *score)
@@ -97,7 +97,10 @@ static void soften(float *score, uint32_t first, uint32_t last, float *m, float 
     *l = tree_sum_lanes(sum[0], sum[1]);
 }
 
-/* `lines` times 8 dimensions of `rows` rows; the last line has `count` lanes. Meanwhile the values of pages ahead are fetched. */
+/*
+ * `lines` times 8 dimensions of `rows` rows; the last line has `count` lanes. Meanwhile the values of pages ahead are
+ * fetched.
+ */
 SPECIALISED void weigh_lines(const struct attention *a, const float *score, uint32_t rows, uint32_t first,
                              uint32_t last, uint32_t d, uint32_t lines, uint32_t count, float *o)
 {

@@ -22,8 +22,8 @@ SPECIALISED __m512 pair_of(const float *q)
 }
 
 /*
- * One page for `rows` rows; score is (rows, ATTENTION_GRID) from this page's first position on. Meanwhile the keys `ahead` are
- * fetched.
+ * One page for `rows` rows; score is (rows, ATTENTION_GRID) from this page's first position on. Meanwhile the keys
+ * `ahead` are fetched.
  */
 SPECIALISED void score_page(const struct attention *a, const float *const *q, uint32_t rows, const uint8_t *page,
                             const uint8_t *ahead, float *score)
@@ -105,7 +105,8 @@ static void soften(float *score, uint32_t first, uint32_t last, float *m, float 
 }
 
 /*
- * 16 * `lines` dimensions of `rows` rows; mask has the lanes of the last line. Meanwhile the values of pages ahead are fetched.
+ * 16 * `lines` dimensions of `rows` rows; mask has the lanes of the last line. Meanwhile the values of pages ahead
+ * are fetched.
  */
 SPECIALISED void weigh_lines(const struct attention *a, const float *score, uint32_t rows, uint32_t first,
                              uint32_t last, uint32_t d, uint32_t lines, __mmask16 mask, float *o)

@@ -30,10 +30,10 @@ struct attend_steps {
 void attend_in_blocks(const struct attention *a, const struct attend_steps *steps);
 
 /*
- * What is to be fetched while page `page` is at hand: the keys of the page ATTENTION_AHEAD later; their values stand as far behind
- * them as in every page. Pages lie scattered, a few KB of each are of one head, and the processor's own fetching ends with
- * each: without this, every page of a decode waits for memory. Keys are fetched during scores, values during weighing, a line
- * with a line, so that memory is asked evenly.
+ * What is to be fetched while page `page` is at hand: the keys of the page ATTENTION_AHEAD later; their values stand
+ * as far behind them as in every page. Pages lie scattered, a few KB of each are of one head, and the processor's own
+ * fetching ends with each: without this, every page of a decode waits for memory. Keys are fetched during scores,
+ * values during weighing, a line with a line, so that memory is asked evenly.
  */
 static inline const uint8_t *keys_ahead(const struct attention *a, uint32_t page)
 {

@@ -135,9 +135,9 @@ struct kernels {
     void (*attend)(const struct attention *a);
 
     /*
-     * Of n > 0 logits, x = tamed_logit of each: the largest, the lowest index that has it (0 when all are -inf), and with a
-     * temperature > 0 and a largest above -inf the sum of (double)kernel_expf((x - max) / temperature) by the 16-lane rule in
-     * double; else 0.
+     * Of n > 0 logits, x = tamed_logit of each: the largest, the lowest index that has it (0 when all are -inf), and
+     * with a temperature > 0 and a largest above -inf the sum of (double)kernel_expf((x - max) / temperature) by the
+     * 16-lane rule in double; else 0.
      */
     void (*measure)(const float *x, uint32_t n, float temperature, float *max, uint32_t *argmax, double *sum);
 
@@ -146,8 +146,8 @@ struct kernels {
     void (*from_f16)(float *out, const uint16_t *x, uint32_t n);
 
     /*
-     * Rotates the pairs (x[2i], x[2i+1]), i < pairs, of `heads` heads by (c, s) = cos_sin[2i], cos_sin[2i+1], to x0 c - x1 s and
-     * x1 c + x0 s, nothing fused; heads lie head_stride floats apart.
+     * Rotates the pairs (x[2i], x[2i+1]), i < pairs, of `heads` heads by (c, s) = cos_sin[2i], cos_sin[2i+1], to x0 c
+     * - x1 s and x1 c + x0 s, nothing fused; heads lie head_stride floats apart.
      */
     void (*rope_rotate)(float *x, uint32_t heads, size_t head_stride, uint32_t pairs, const float *cos_sin);
 };

@@ -26,7 +26,9 @@ static inline __m256i largest_of_each(const __m512i *x)
     return _mm512_castsi512_si256(_mm512_permutexvar_epi32(order, two));
 }
 
-/* q[c]: codes of k 8 c .. 8 c + 7 of 8 tokens, [2][8 tokens][4]; x[t] is 32 floats, which become codes by inverse[t]. */
+/*
+ * q[c]: codes of k 8 c .. 8 c + 7 of 8 tokens, [2][8 tokens][4]; x[t] is 32 floats, which become codes by inverse[t].
+ */
 static inline void codes_of_block(const float *const *x, const float *inverse, __m512i q[4])
 {
     __m512i pair[4]; /* of tokens 2 i, 2 i + 1; quarter j: codes [token][k 4 j .., k 16 + 4 j ..][4] */
@@ -64,8 +66,8 @@ static inline __m256i sums_of_codes(__m512i a, __m512i b)
 }
 
 /*
- * One block of the 8 tokens of a group, 32 floats at each x[t]; `index` counts blocks over all groups. Tokens stand in lanes
- * wherever there is one number a token, so nothing is summed or compared across lanes 8 times over.
+ * One block of the 8 tokens of a group, 32 floats at each x[t]; `index` counts blocks over all groups. Tokens stand
+ * in lanes wherever there is one number a token, so nothing is summed or compared across lanes 8 times over.
  */
 static inline void quantize_block(struct activations *a, const float *const *x, size_t index)
 {

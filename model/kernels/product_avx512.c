@@ -1,10 +1,10 @@
 /*
- * product_avx512: matrix products with VNNI. One register holds 16 rows x 4 k of codes, one vpdpbusd multiplies it with
- * 4 inputs of one token (broadcast from memory) into 16 int32 sums, so no horizontal sum is ever needed.
+ * product_avx512: matrix products with VNNI. One register holds 16 rows x 4 k of codes, one vpdpbusd multiplies it
+ * with 4 inputs of one token (broadcast from memory) into 16 int32 sums, so no horizontal sum is ever needed.
  *
- * Up to 8 tokens: tiles are unpacked in registers. More: types that unpack quickly are unpacked again for each further group of 8
- * tokens; of others the unpacked row tile goes to scratch and is multiplied from there. Functions here are specialised by
- * inlining: `type`, `f` and `n` are constants in each use.
+ * Up to 8 tokens: tiles are unpacked in registers. More: types that unpack quickly are unpacked again for each
+ * further group of 8 tokens; of others the unpacked row tile goes to scratch and is multiplied from there. Functions
+ * here are specialised by inlining: `type`, `f` and `n` are constants in each use.
  */
 #include <immintrin.h>
 
@@ -296,8 +296,8 @@ SPECIALISED void product_few_rows(struct tile_format f, uint32_t n, const struct
 }
 
 /*
- * One row tile for n tokens of a group. Unpacked blocks stay in `keep` for other groups, if there is a keep. Meanwhile what
- * stands `distance` bytes behind is fetched, unless that is 0.
+ * One row tile for n tokens of a group. Unpacked blocks stay in `keep` for other groups, if there is a keep.
+ * Meanwhile what stands `distance` bytes behind is fetched, unless that is 0.
  */
 SPECIALISED void product_packed(struct tile_format f, uint32_t n, const uint8_t *row_tile, uint32_t tile,
                                 uint32_t group, const struct activations *a, const struct destination *to,
@@ -320,8 +320,8 @@ SPECIALISED void product_packed(struct tile_format f, uint32_t n, const uint8_t 
 }
 
 /*
- * All groups of tokens, each unpacking the row tile again, which lies in the first-level cache; the second group has the next row
- * tile fetched.
+ * All groups of tokens, each unpacking the row tile again, which lies in the first-level cache; the second group has
+ * the next row tile fetched.
  */
 SPECIALISED void product_packed_groups(struct tile_format f, const uint8_t *row_tile, uint64_t tile_size, uint32_t tile,
                                        const struct activations *a, const struct destination *to)
@@ -401,8 +401,9 @@ static void product_unpacked(struct tile_format f, const struct unpacked_block *
 }
 
 /*
- * Whether unpacking a tile again for each group of tokens is quicker than writing it out unpacked once and reading that. By
- * measurement (bench_kernels): for bytes, and for nibbles under a scale that is there, whatever the number of tokens.
+ * Whether unpacking a tile again for each group of tokens is quicker than writing it out unpacked once and reading
+ * that. By measurement (bench_kernels): for bytes, and for nibbles under a scale that is there, whatever the number
+ * of tokens.
  */
 SPECIALISED bool unpacks_quickly(struct tile_format f)
 {

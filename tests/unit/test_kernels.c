@@ -323,7 +323,10 @@ static void norms_and_activations_are_the_reference_s(void **state)
     for_each_set(check_vectors);
 }
 
-/* Ordinary logits; few values, so that many are the largest; zeros of both signs and tiny values; sick ones; nothing but -inf. */
+/*
+ * Ordinary logits; few values, so that many are the largest; zeros of both signs and tiny values; sick ones; nothing
+ * but -inf.
+ */
 static void check_logits(const struct kernels *k)
 {
     for (uint32_t n = 1; n <= 300; n++) {
