@@ -308,7 +308,7 @@ static enum err parse_plan(struct bench_plan *p, int *argc, char **argv, struct 
 static void print_help(void)
 {
     puts(
-        "usage: quire bench -m MODEL.gguf [--json] [--prefill 512] [--batch 1,4,8,16,32] [--prompt 128] [--gen 32] [--repeat 3] [options]\n"
+        "usage: quire bench -m MODEL [--json] [--prefill 512] [--batch 1,4,8,16,32] [--prompt 128] [--gen 32] [--repeat 3] [options]\n"
         "Measures the engine without HTTP: tokens a second of prompts and of sequences that speak at once.\n"
         "The options of quire serve that concern the engine hold here too (quire help serve):\n"
         "--workers, --groups, --kernels, --prefill exact or blas, --kv-memory, --ctx, --no-pin, …");
@@ -336,7 +336,7 @@ int command_bench(int argc, char **argv)
     if (!e)
         e = serve_options_parse(&options, argc, argv, &rest, 0, &rest_count, &why);
     if (!e && !*options.model)
-        e = because(&why, ERR_INVALID, "no model: say which GGUF file to measure with -m FILE");
+        e = because(&why, ERR_INVALID, "no model: say which file or directory to measure with -m FILE");
     if (e) {
         fprintf(stderr, "quire bench: %s\n", why.text);
         return 2;

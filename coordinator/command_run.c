@@ -436,14 +436,14 @@ static enum err parse(struct run_plan *p, struct serve_options *options, int *ar
         e = parse_engine(options, argc, argv, prompt, why);
     if (!e && !p->connect && !*options->model)
         e = because(why, ERR_INVALID,
-                    "no model: say which GGUF file is to answer with -m FILE, or which server with --connect URL");
+                    "no model: say which file or directory is to answer with -m FILE, or which server with --connect URL");
     return e;
 }
 
 static void print_help(void)
 {
     puts(
-        "usage: quire run -m MODEL.gguf [\"prompt\"] [options]\n"
+        "usage: quire run -m MODEL [\"prompt\"] [options]\n"
         "       quire run --connect URL [\"prompt\"] [options]\n"
         "Streams the model's answer to the terminal. Without a prompt: a chat, or the prompt from standard input.\n\n"
         "  --connect URL        asks a server that runs, such as http://127.0.0.1:8080, in place of a private one; -m\n"

@@ -498,6 +498,18 @@ static enum err take_part(struct translating *t, const struct hub_tensor *part, 
     return ignored ? OK : put_part(t, part, from, layer);
 }
 
+/* The first tensor of every family is the embedding. */
+static void check_vocabulary(struct translating *t)
+{
+    char name[160];
+    const struct safetensors_tensor *embedding = find_part(t, t->family->tensors, 0, name);
+    uint32_t says = count_in(t, t->config, "vocab_size", 0);
+    if (t->err == OK && embedding && says > 0 && embedding->extent[0] != says)
+        t->err = because(t->why, ERR_FORMAT,
+                         "\"%.200s\": config.json says \"vocab_size\": %u, but tensor \"%s\" has %llu rows",
+                         t->hub->directory, says, name, (unsigned long long)embedding->extent[0]);
+}
+
 static void put_tensors(struct translating *t)
 {
     const json_t *says = value_at(t->config, "tie_word_embeddings");
@@ -550,6 +562,7 @@ enum err hub_translate_model(struct hub *h, struct why *why)
     put_numbers(&t);
     if (t.err == OK)
         t.family->rest(&t);
+    check_vocabulary(&t);
     if (t.err == OK)
         put_tensors(&t);
     return t.err;

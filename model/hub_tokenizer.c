@@ -454,16 +454,18 @@ static void put_id(struct translating *t, const char *key, uint32_t id)
         gguf_header_u32(t->header, key, id);
 }
 
-/* Every token that ends an answer, as the generation config says. */
+/* Every token that ends an answer, as the generation config says: one number, or several. */
 static void put_ends(struct translating *t)
 {
     const json_t *ids = value_at(t->from->generation, "eos_token_id");
     ids = ids ? ids : value_at(t->from->config, "eos_token_id");
-    if (!json_is_array(ids) || json_array_size(ids) == 0)
+    size_t count = json_is_array(ids) ? json_array_size(ids) : json_is_integer(ids);
+    if (count == 0)
         return;
-    gguf_header_array(t->header, "tokenizer.ggml.eos_token_ids", GGUF_U32, json_array_size(ids));
-    for (size_t i = 0; i < json_array_size(ids); i++) {
-        json_int_t id = json_integer_value(json_array_get(ids, i));
+    gguf_header_array(t->header, "tokenizer.ggml.eos_token_ids", GGUF_U32, count);
+    for (size_t i = 0; i < count; i++) {
+        const json_t *number = json_is_array(ids) ? json_array_get(ids, i) : ids;
+        json_int_t id = json_is_integer(number) ? json_integer_value(number) : -1;
         if (id < 0 || id >= t->count)
             refuse(t, ERR_FORMAT, "a token beyond the vocabulary is named by", "eos_token_id");
         gguf_header_element(t->header, &(uint32_t){(uint32_t)id}, sizeof(uint32_t));

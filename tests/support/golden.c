@@ -100,7 +100,7 @@ void golden_compare(const struct golden *g)
 {
     static struct rig rig;
     char path[512];
-    if (!rig_find(g->numbers, path) || !rig_open(&rig, g->model, g->context))
+    if (!rig_find(g->numbers, path) || !rig_open_quantised(&rig, g->model, g->context, g->quantize))
         skip();
     json_t *root = json_load_file(path, 0, NULL), *prompt;
     assert_non_null(root);

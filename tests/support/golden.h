@@ -33,6 +33,7 @@ struct golden {
     uint32_t max_tokens;      /* longer prompts are left out; 0: none is */
     uint32_t context;         /* 0: as trained */
     bool float_activations;   /* inputs of quantised weights are not rounded */
+    const char *quantize;     /* what float weights become; NULL: nothing */
     const char *rope_factors; /* only prompts that were computed with these; NULL: all */
 };
 

@@ -33,13 +33,19 @@ static void *taken(void *memory)
 
 bool rig_open(struct rig *rig, const char *file, uint32_t context)
 {
+    return rig_open_quantised(rig, file, context, NULL);
+}
+
+bool rig_open_quantised(struct rig *rig, const char *file, uint32_t context, const char *quantize)
+{
+    const struct model_file_options options = {.quantize = quantize};
     char path[512];
     struct why why;
     if (!rig_find(file, path)) {
         print_message("%s is not there\n", path);
         return false;
     }
-    if (model_file_open(&rig->g, path, NULL, &why) != OK || model_plan(&rig->m, rig->g, path, context, &why) != OK)
+    if (model_file_open(&rig->g, path, &options, &why) != OK || model_plan(&rig->m, rig->g, path, context, &why) != OK)
         fail_msg("%s", why.text);
     rig->weights = taken(aligned_alloc(4096, rig->m.weights_bytes));
     if (model_build(&rig->m, rig->g, rig->weights, 0, 1, NULL, NULL, &why) != OK)

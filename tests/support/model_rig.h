@@ -26,6 +26,8 @@ struct rig {
 bool rig_find(const char *file, char path[512]);
 /* Plans and builds the whole model. False: the file is not there; anything else wrong ends the test. */
 bool rig_open(struct rig *rig, const char *file, uint32_t context);
+/* The same with float weights made smaller, as --quantize does; NULL: as they are. */
+bool rig_open_quantised(struct rig *rig, const char *file, uint32_t context, const char *quantize);
 void rig_close(struct rig *rig);
 
 /* One sequence: its tokens, and pages for all of them. */

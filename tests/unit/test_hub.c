@@ -32,6 +32,12 @@ static struct golden goldens[] = {
     {"tiny/gemma3/hf", "tiny/gemma3/golden-hf.json", .bounds = &with_float_weights},
     {"tiny/gpt2/hf", "tiny/gpt2/golden-hf.json", .bounds = &with_float_weights},
     {"tiny/gpt2/hf-hubnames", "tiny/gpt2/golden-hf.json", .bounds = &with_float_weights},
+    /* quantised while loading, against the goldens of files that another program quantised */
+    {"tiny/llama/hf", "tiny/llama/golden-q8_0.json", .quantize = "q8_0", .bounds = &with_8_bit_activations},
+    {"tiny/llama/hf", "tiny/llama/golden-q4_0.json", .quantize = "q4_0", .bounds = &with_8_bit_activations},
+    {"tiny/gemma3/hf", "tiny/gemma3/golden-q8_0.json", .quantize = "q8_0", .bounds = &with_8_bit_activations},
+    {"tiny/gemma3/hf", "tiny/gemma3/golden-q4_0.json", .quantize = "q4_0", .bounds = &with_8_bit_activations},
+    {"tiny/gpt2/hf", "tiny/gpt2/golden-q8_0.json", .quantize = "q8_0", .bounds = &with_8_bit_activations},
 };
 enum { GOLDENS = sizeof goldens / sizeof *goldens };
 
@@ -276,6 +282,8 @@ static void a_config_that_says_too_little_or_too_much_is_refused_by_its_key(void
     refused("tensor \"model.layers.2.");
     change_config("num_hidden_layers", json_integer(4));
     refused("lacks the tensor \"model.layers.3.");
+    change_config("vocab_size", json_integer(600));
+    refused("config.json says \"vocab_size\": 600, but tensor \"model.embed_tokens.weight\" has 512 rows");
     change_config("intermediate_size", json_integer(160));
     refused("the file's own numbers ask for");
     change_config("head_dim", json_integer(48));

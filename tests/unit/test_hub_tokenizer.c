@@ -196,6 +196,8 @@ static void what_would_be_nearly_right_is_refused_by_name(void **state)
     json_t *json = parsed("{" BYTE_LEVEL MODEL);
     assert_null(translated(json, NULL, "{\"eos_token_id\":[1,99]}", &why));
     assert_non_null(strstr(why.text, "beyond the vocabulary"));
+    assert_null(translated(json, NULL, "{\"eos_token_id\":99}", &why));
+    assert_non_null(strstr(why.text, "beyond the vocabulary"));
     json_decref(json);
 }
 
