@@ -186,6 +186,15 @@ static enum err check_sessions(const struct serve_options *o, struct why *why)
     return OK;
 }
 
+static enum err choose_kv_type(struct inference *f, const struct serve_options *o, struct why *why)
+{
+    enum kv_type type;
+    struct why reason;
+    must(kv_type_named(o->kv_type, &type)); /* as the option was checked */
+    enum err e = model_set_kv_type(&f->checkpoint.served.model, type, &reason);
+    return e ? because(why, e, "--kv-type %s: %s", o->kv_type, reason.text) : OK;
+}
+
 static enum err choose_geometry(struct inference *f, const struct serve_options *o, struct arena_geometry *g,
                                 struct why *why)
 {
@@ -324,6 +333,7 @@ static uint64_t memory_hash(const struct inference *f, const struct serve_option
     uint64_t hash = f->checkpoint.served.model.hash ^ f->worker_hash;
     hash ^= strcmp(o->prefill, "blas") == 0 ? 0x9e3779b97f4a7c15u : 0;
     hash ^= strcmp(o->activations, "f32") == 0 ? 0xd1b54a32d192ed03u : 0;
+    hash ^= f->checkpoint.served.model.kv_type * 0xa0761d6478bd642fu; /* f16, which is 0: none */
     return hash;
 }
 
@@ -473,6 +483,8 @@ enum err inference_open(struct inference *f, struct event_base *loop, const stru
         e = checkpoint_open(&f->checkpoint, o->model,
                             &(struct model_file_options){.quantize = o->quantize, .overrides = o->overrides}, o->ctx,
                             STEP_BUDGET + o->session_slots, why);
+    if (!e)
+        e = choose_kv_type(f, o, why);
     if (!e && *o->alias)
         f->checkpoint.api.model_name = o->alias;
     if (!e)

@@ -102,6 +102,7 @@ static const struct {
     {"quantize", {"q8_0", "q4_0", "q4_k", ""}},
     {"prefill", {"exact", "blas"}},
     {"activations", {"int8", "f32"}},
+    {"kv-type", {"f16", "bf16", "f32", "q8"}},
     {"log-level", {"debug", "info", "warn", "error"}},
 };
 

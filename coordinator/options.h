@@ -37,6 +37,7 @@ enum { OPTION_TEXT_BYTES = 512 };
       "pretend that the cores are split over this many memory nodes; tests")                                          \
     X(BYTES, kv_memory, "kv-memory", "", 0, UINT64_MAX,                                                               \
       "bytes of KV pages; default: min(2G, a third of what is free)")                                                 \
+    X(TEXT, kv_type, "kv-type", "f16", 0, 0, "f16, bf16, f32 or q8: how keys and values lie in pages")                \
     X(COUNT, ctx, "ctx", "", 0, 1u << 24, "positions of one sequence; default: what the model was trained for")       \
     X(COUNT, session_slots, "session-slots", "256", 1, 512, "most sequences that can ever run at once")               \
     X(COUNT, max_sessions, "max-sessions", "", 0, 512, "sequences that run at once; can change while running")        \

@@ -67,4 +67,13 @@ static inline float f32_from_bf16(uint16_t b)
     return f32_from_bits((uint32_t)b << 16);
 }
 
+/* The nearest, even on a tie; a NaN comes out quiet. */
+static inline uint16_t bf16_from_f32(float x)
+{
+    uint32_t bits = f32_bits(x);
+    if ((bits & 0x7fffffff) > 0x7f800000)
+        return (uint16_t)(bits >> 16 | 0x40);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
 #endif

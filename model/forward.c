@@ -229,7 +229,8 @@ static void norm_row(struct forward *f, float *to, const float *from, const stru
 {
     const struct model *m = f->m;
     if (bias->count > 0)
-        layer_norm(to, from, model_vector(weight, f->weights), model_vector(bias, f->weights), m->dim, m->norm_eps);
+        f->k->layer_norm(to, from, model_vector(weight, f->weights), model_vector(bias, f->weights), m->dim,
+                         m->norm_eps);
     else
         f->k->rms_norm(to, from, model_vector(weight, f->weights), m->dim, m->norm_eps);
 }

@@ -1,8 +1,6 @@
 /*
  * forward_attention: queries, keys and values, from their products to the pages, and attention over the pages.
  */
-#include <string.h>
-
 #include "base/fault.h"
 #include "model/forward_products.h"
 
@@ -60,32 +58,26 @@ static uint8_t *page_of(const struct batch_run *run, uint32_t position)
     return run->pages[position / ATTENTION_PAGE];
 }
 
-/* Rows [first, end) of K of one position into its slot: [head_dim / 2][16][2]. x begins with row `first`. */
+/* Rows [first, end) of K of one position into its slot. x begins with row `first`. */
 static void store_k(const struct forward *f, const struct batch_run *run, uint32_t position, uint32_t layer,
                     const float *x, uint32_t first, uint32_t end)
 {
     const struct model *m = f->m;
-    uint16_t half[MODEL_MAX_HEAD_DIM];
-    for (struct head_rows h = head_rows_at(first, end, m->head_dim); h.from < h.to;
-         h = next_head(h, end, m->head_dim)) {
-        uint8_t *k = page_of(run, position) + model_page_k_offset(m, layer, h.head);
-        f->k->to_f16(half, x + h.head * m->head_dim + h.from - first, h.to - h.from);
-        for (uint32_t d = h.from; d < h.to; d += 2)
-            memcpy(k + ((size_t)d / 2 * ATTENTION_PAGE + position % ATTENTION_PAGE) * 4, half + d - h.from, 4);
-    }
+    for (struct head_rows h = head_rows_at(first, end, m->head_dim); h.from < h.to; h = next_head(h, end, m->head_dim))
+        kv_store_k((enum kv_type)m->kv_type, page_of(run, position) + model_page_k_offset(m, layer, h.head),
+                   m->head_dim, position % ATTENTION_PAGE, h.from, h.to - h.from,
+                   x + h.head * m->head_dim + h.from - first, f->k->to_f16);
 }
 
-/* The same for V: [16][head_dim]. */
+/* The same for V. */
 static void store_v(const struct forward *f, const struct batch_run *run, uint32_t position, uint32_t layer,
                     const float *x, uint32_t first, uint32_t end)
 {
     const struct model *m = f->m;
-    for (struct head_rows h = head_rows_at(first, end, m->head_dim); h.from < h.to;
-         h = next_head(h, end, m->head_dim)) {
-        uint16_t *v = (uint16_t *)(void *)(page_of(run, position) + model_page_v_offset(m, layer, h.head));
-        f->k->to_f16(v + position % ATTENTION_PAGE * m->head_dim + h.from, x + h.head * m->head_dim + h.from - first,
-                     h.to - h.from);
-    }
+    for (struct head_rows h = head_rows_at(first, end, m->head_dim); h.from < h.to; h = next_head(h, end, m->head_dim))
+        kv_store_v((enum kv_type)m->kv_type, page_of(run, position) + model_page_v_offset(m, layer, h.head),
+                   m->head_dim, position % ATTENTION_PAGE, h.from, h.to - h.from,
+                   x + h.head * m->head_dim + h.from - first, f->k->to_f16);
 }
 
 /*
@@ -96,13 +88,14 @@ static void fetch_k_slots(const struct forward *f, const struct batch_run *run, 
                           uint32_t first, uint32_t end)
 {
     const struct model *m = f->m;
+    size_t element = kv_element_bytes((enum kv_type)m->kv_type);
     if (position >= run->position + run->count)
         return;
     for (struct head_rows h = head_rows_at(first, end, m->head_dim); h.from < h.to;
          h = next_head(h, end, m->head_dim)) {
         const uint8_t *k = page_of(run, position) + model_page_k_offset(m, layer, h.head);
         for (uint32_t d = h.from; d < h.to; d += 2)
-            __builtin_prefetch(k + (size_t)d * ATTENTION_PAGE * 2, 1, 2);
+            __builtin_prefetch(k + (size_t)d * ATTENTION_PAGE * element, 1, 2);
     }
 }
 
@@ -110,7 +103,7 @@ static void fetch_v_slots(const struct forward *f, const struct batch_run *run, 
                           uint32_t first, uint32_t end)
 {
     const struct model *m = f->m;
-    uint32_t slot = position % ATTENTION_PAGE, row = m->head_dim * (uint32_t)sizeof(uint16_t);
+    uint32_t slot = position % ATTENTION_PAGE, row = m->head_dim * (uint32_t)kv_element_bytes((enum kv_type)m->kv_type);
     if (position >= run->position + run->count)
         return;
     uint32_t slots = least(ATTENTION_PAGE - slot, run->position + run->count - position);
@@ -297,6 +290,7 @@ static struct attention unit_at(const struct forward *f, const struct batch_run 
         .first = run->position + from,
         .heads = heads,
         .head_dim = m->head_dim,
+        .kv_type = (enum kv_type)m->kv_type,
         .window = model_window(m, layer),
         .scale = m->attn_scale,
         .softcap = m->attn_softcap,

@@ -396,6 +396,18 @@ enum err model_plan(struct model *m, const struct gguf *g, const char *path, uin
     return err;
 }
 
+enum err model_set_kv_type(struct model *m, enum kv_type type, struct why *why)
+{
+    if (!kv_type_takes(type, m->head_dim))
+        return because(
+            why, ERR_UNSUPPORTED,
+            "keys and values cannot be kept as %s: heads have %u dimensions, no multiple of %d; f16, bf16 and "
+            "f32 take them",
+            kv_type_name(type), m->head_dim, KV_SCALED);
+    m->kv_type = type;
+    return OK;
+}
+
 /* ---- checking ---- */
 
 /* The plan is laid out once more, from its numbers and types alone, and must come out the same. */
@@ -453,6 +465,9 @@ enum err model_check(const struct model *m, struct why *why)
         return because(why, ERR_FORMAT, "the model's plan names architecture %u, which this build does not have",
                        m->arch);
     enum err err = hparams_check(m, "the model's plan", why);
+    if (err == OK && (m->kv_type >= KV_TYPES || !kv_type_takes((enum kv_type)m->kv_type, m->head_dim)))
+        err = because(why, ERR_FORMAT, "the model's plan keeps heads of %u dimensions in pages of type %u", m->head_dim,
+                      m->kv_type);
     if (err != OK)
         return err;
     struct model *again = calloc(1, sizeof *again);

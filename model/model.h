@@ -14,6 +14,7 @@
 
 #include "base/err.h"
 #include "model/gguf.h"
+#include "model/kv_type.h"
 #include "model/tiles.h"
 
 enum {
@@ -97,6 +98,7 @@ struct model {
     float embed_scale;        /* what embeddings are multiplied by; 1: nothing */
     float attn_softcap;       /* 0: none */
     float logit_softcap;      /* 0: none */
+    uint32_t kv_type;         /* enum kv_type: how K and V lie in pages; model_plan says KV_F16 */
     uint64_t hash;            /* of the file's header; same model, same hash */
     uint64_t parameters;
     uint64_t file_bytes;
@@ -120,6 +122,9 @@ struct model {
  * context 0: as trained. A larger one than trained is refused.
  */
 enum err model_plan(struct model *m, const struct gguf *g, const char *path, uint32_t context, struct why *why);
+
+/* Pages of another type from now on. ERR_UNSUPPORTED: the model's heads cannot be kept so. */
+enum err model_set_kv_type(struct model *m, enum kv_type type, struct why *why);
 
 /* A plan that came from another process's memory: every offset and shape inside weights_bytes, every count in bounds. */
 enum err model_check(const struct model *m, struct why *why);
@@ -166,18 +171,24 @@ static inline const float *model_vector(const struct weight_vector *v, const uin
     return (const float *)(const void *)(weights + v->offset);
 }
 
+/* Bytes of K, or V, of one kv head in a page. */
+static inline uint64_t model_page_side_bytes(const struct model *m)
+{
+    return kv_side_bytes((enum kv_type)m->kv_type, m->head_dim);
+}
+
 /*
- * A KV page holds 16 positions of all layers: per layer and kv head K as [head_dim / 2][16][2], then V as [16][head_dim],
- * both f16. Offsets are bytes from the start of the page, multiples of 64.
+ * A KV page holds 16 positions of all layers: per layer and kv head a side of K, then one of V (kv_type.h). Offsets are bytes
+ * from the start of the page, multiples of 64.
  */
 static inline uint64_t model_page_k_offset(const struct model *m, uint32_t layer, uint32_t kv_head)
 {
-    return ((uint64_t)layer * m->kv_heads + kv_head) * 2 * ((uint64_t)m->head_dim * 16 * sizeof(uint16_t));
+    return ((uint64_t)layer * m->kv_heads + kv_head) * 2 * model_page_side_bytes(m);
 }
 
 static inline uint64_t model_page_v_offset(const struct model *m, uint32_t layer, uint32_t kv_head)
 {
-    return model_page_k_offset(m, layer, kv_head) + (uint64_t)m->head_dim * 16 * sizeof(uint16_t);
+    return model_page_k_offset(m, layer, kv_head) + model_page_side_bytes(m);
 }
 
 /* Bytes of one page. */

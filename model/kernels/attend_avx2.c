@@ -13,13 +13,43 @@
 
 enum { ROWS_AT_ONCE = 3, QUARTERS = 4 };
 
+/* `count` elements as floats, zeros after them; of Q8, which are always eight, still without their scale. */
+SPECIALISED __m256 widen(enum kv_type type, const uint8_t *at, uint32_t count)
+{
+    uint16_t some[8] = {0};
+    switch (type) {
+    case KV_BF16:
+        memcpy(some, at, count * sizeof *some);
+        return _mm256_castsi256_ps(
+            _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)some)), 16));
+    case KV_Q8:
+        return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)at)));
+    case KV_F32:
+        return load_lanes((const float *)(const void *)at, count);
+    case KV_F16:
+    case KV_TYPES:
+        break;
+    }
+    return load_halves(at, count);
+}
+
+/* The scales of four positions, each for its pair of lanes. */
+SPECIALISED __m256 scales_of_pairs(const uint8_t *scales)
+{
+    __m128 four = _mm_cvtph_ps(_mm_loadl_epi64((const __m128i *)(const void *)scales));
+    return _mm256_permutevar8x32_ps(_mm256_castps128_ps256(four), _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
+}
+
 /*
  * One page for `rows` rows; score is (rows, ATTENTION_GRID) from this page's first position on. Meanwhile the keys
  * `ahead` are fetched.
  */
-SPECIALISED void score_page(const struct attention *a, const float *const *q, uint32_t rows, const uint8_t *page,
-                            const uint8_t *ahead, float *score)
+SPECIALISED void score_page(const struct attention *a, enum kv_type type, const float *const *q, uint32_t rows,
+                            const uint8_t *page, const uint8_t *ahead, float *score)
 {
+    const uint8_t *scales = page + a->k_offset + kv_scales_offset(a->head_dim);
+    const size_t line_bytes = 8 * kv_element_bytes(type);
+    __m256 scale[QUARTERS] = {_mm256_setzero_ps()};
     const uint8_t *k = page + a->k_offset;
     __m256 sum[ROWS_AT_ONCE][QUARTERS]; /* 4 positions each, (even, odd) each */
     UNROLL
@@ -28,11 +58,18 @@ SPECIALISED void score_page(const struct attention *a, const float *const *q, ui
         for (int i = 0; i < QUARTERS; i++)
             sum[r][i] = _mm256_setzero_ps();
     }
-    for (uint32_t d = 0; d < a->head_dim; d += 2, k += 64) {
-        _mm_prefetch((const char *)ahead + d * 32, _MM_HINT_T1);
+    for (uint32_t d = 0; d < a->head_dim; d += 2, k += QUARTERS * line_bytes) {
+        _mm_prefetch((const char *)ahead + d * 2 * line_bytes, _MM_HINT_T1);
+        if (type == KV_Q8 && d % KV_SCALED == 0) {
+            UNROLL
+            for (uint32_t i = 0; i < QUARTERS; i++)
+                scale[i] = scales_of_pairs(scales + (d / KV_SCALED * KV_SLOTS + 4 * i) * sizeof(uint16_t));
+        }
         UNROLL
-        for (int i = 0; i < QUARTERS; i++) {
-            __m256 line = load_halves(k + 16 * i, 8);
+        for (uint32_t i = 0; i < QUARTERS; i++) {
+            __m256 line = widen(type, k + line_bytes * i, 8);
+            if (type == KV_Q8)
+                line = _mm256_mul_ps(line, scale[i]);
             UNROLL
             for (uint32_t r = 0; r < rows; r++) {
                 double pair;
@@ -55,23 +92,24 @@ SPECIALISED void score_page(const struct attention *a, const float *const *q, ui
     }
 }
 
-SPECIALISED void score_rows(const struct attention *a, const float *const *q, uint32_t rows, uint32_t first,
-                            uint32_t last, float *score)
+SPECIALISED void score_rows(const struct attention *a, enum kv_type type, const float *const *q, uint32_t rows,
+                            uint32_t first, uint32_t last, float *score)
 {
     for (uint32_t page = first / ATTENTION_PAGE; page * ATTENTION_PAGE < last; page++)
-        score_page(a, q, rows, a->pages[page], keys_ahead(a, page), score + page * ATTENTION_PAGE % ATTENTION_GRID);
+        score_page(a, type, q, rows, a->pages[page], keys_ahead(a, page),
+                   score + page * ATTENTION_PAGE % ATTENTION_GRID);
 }
 
-static void scores(const struct attention *a, const float *const *q, uint32_t rows, uint32_t first, uint32_t last,
-                   float *score)
+SPECIALISED void scores(const struct attention *a, enum kv_type type, const float *const *q, uint32_t rows,
+                        uint32_t first, uint32_t last, float *score)
 {
     for (uint32_t done; rows > 0; rows -= done, q += done, score += done * ATTENTION_GRID) {
         if (rows >= 3)
-            score_rows(a, q, done = 3, first, last, score);
+            score_rows(a, type, q, done = 3, first, last, score);
         else if (rows == 2)
-            score_rows(a, q, done = 2, first, last, score);
+            score_rows(a, type, q, done = 2, first, last, score);
         else
-            score_rows(a, q, done = 1, first, last, score);
+            score_rows(a, type, q, done = 1, first, last, score);
     }
 }
 
@@ -101,9 +139,10 @@ static void soften(float *score, uint32_t first, uint32_t last, float *m, float 
  * `lines` times 8 dimensions of `rows` rows; the last line has `count` lanes. Meanwhile the values of pages ahead are
  * fetched.
  */
-SPECIALISED void weigh_lines(const struct attention *a, const float *score, uint32_t rows, uint32_t first,
-                             uint32_t last, uint32_t d, uint32_t lines, uint32_t count, float *o)
+SPECIALISED void weigh_lines(const struct attention *a, enum kv_type type, const float *score, uint32_t rows,
+                             uint32_t first, uint32_t last, uint32_t d, uint32_t lines, uint32_t count, float *o)
 {
+    const size_t element = kv_element_bytes(type);
     __m256 sum[ROWS_AT_ONCE][QUARTERS];
     UNROLL
     for (uint32_t r = 0; r < rows; r++) {
@@ -112,13 +151,19 @@ SPECIALISED void weigh_lines(const struct attention *a, const float *score, uint
             sum[r][i] = load_lanes(o + r * a->head_dim + d + 8 * i, count);
     }
     for (uint32_t p = first; p < last; p++) {
-        size_t at = a->v_offset + ((size_t)(p % ATTENTION_PAGE) * a->head_dim + d) * 2;
-        const uint8_t *v = a->pages[p / ATTENTION_PAGE] + at;
+        size_t slot = (size_t)(p % ATTENTION_PAGE) * a->head_dim + d, at = a->v_offset + slot * element;
+        const uint8_t *side = a->pages[p / ATTENTION_PAGE] + a->v_offset, *v = side + slot * element;
+        const uint8_t *scales = side + kv_scales_offset(a->head_dim);
         const float *weight = score + p % ATTENTION_GRID;
         _mm_prefetch((const char *)keys_ahead(a, p / ATTENTION_PAGE) + at - a->k_offset, _MM_HINT_T1);
         UNROLL
         for (uint32_t i = 0; i < lines; i++) {
-            __m256 line = load_halves(v + 16 * i, count);
+            __m256 line = widen(type, v + 8 * element * i, count);
+            if (type == KV_Q8) {
+                uint16_t scale;
+                memcpy(&scale, scales + (slot + 8 * i) / KV_SCALED * sizeof scale, sizeof scale);
+                line = _mm256_mul_ps(line, _mm256_set1_ps(_cvtsh_ss(scale)));
+            }
             UNROLL
             for (uint32_t r = 0; r < rows; r++)
                 sum[r][i] = _mm256_fmadd_ps(_mm256_set1_ps(weight[r * ATTENTION_GRID]), line, sum[r][i]);
@@ -132,25 +177,26 @@ SPECIALISED void weigh_lines(const struct attention *a, const float *score, uint
     }
 }
 
-SPECIALISED void weigh_rows(const struct attention *a, const float *score, uint32_t rows, uint32_t first, uint32_t last,
-                            float *o)
+SPECIALISED void weigh_rows(const struct attention *a, enum kv_type type, const float *score, uint32_t rows,
+                            uint32_t first, uint32_t last, float *o)
 {
     uint32_t d = 0;
     for (; d + 32 <= a->head_dim; d += 32)
-        weigh_lines(a, score, rows, first, last, d, 4, 8, o);
+        weigh_lines(a, type, score, rows, first, last, d, 4, 8, o);
     for (; d < a->head_dim; d += 8)
-        weigh_lines(a, score, rows, first, last, d, 1, lanes_left(d, a->head_dim), o);
+        weigh_lines(a, type, score, rows, first, last, d, 1, lanes_left(d, a->head_dim), o);
 }
 
-static void weigh(const struct attention *a, const float *score, uint32_t rows, uint32_t first, uint32_t last, float *o)
+SPECIALISED void weigh(const struct attention *a, enum kv_type type, const float *score, uint32_t rows, uint32_t first,
+                       uint32_t last, float *o)
 {
     for (uint32_t done; rows > 0; rows -= done, score += done * ATTENTION_GRID, o += done * a->head_dim) {
         if (rows >= 3)
-            weigh_rows(a, score, done = 3, first, last, o);
+            weigh_rows(a, type, score, done = 3, first, last, o);
         else if (rows == 2)
-            weigh_rows(a, score, done = 2, first, last, o);
+            weigh_rows(a, type, score, done = 2, first, last, o);
         else
-            weigh_rows(a, score, done = 1, first, last, o);
+            weigh_rows(a, type, score, done = 1, first, last, o);
     }
 }
 
@@ -171,8 +217,31 @@ static void divide(float *out, const float *o, uint32_t n, float l)
     }
 }
 
+/* One pair of steps for each type, so that no loop asks for it. */
+#define STEPS(type)                                                                                            \
+    static void scores_##type(const struct attention *a, const float *const *q, uint32_t rows, uint32_t first, \
+                              uint32_t last, float *score)                                                     \
+    {                                                                                                          \
+        scores(a, type, q, rows, first, last, score);                                                          \
+    }                                                                                                          \
+    static void weigh_##type(const struct attention *a, const float *score, uint32_t rows, uint32_t first,     \
+                             uint32_t last, float *o)                                                          \
+    {                                                                                                          \
+        weigh(a, type, score, rows, first, last, o);                                                           \
+    }
+STEPS(KV_F16)
+STEPS(KV_BF16)
+STEPS(KV_F32)
+STEPS(KV_Q8)
+
+const struct attend_steps attend_steps_avx2[KV_TYPES] = {
+    [KV_F16] = {scores_KV_F16, soften, weigh_KV_F16, merge, divide},
+    [KV_BF16] = {scores_KV_BF16, soften, weigh_KV_BF16, merge, divide},
+    [KV_F32] = {scores_KV_F32, soften, weigh_KV_F32, merge, divide},
+    [KV_Q8] = {scores_KV_Q8, soften, weigh_KV_Q8, merge, divide},
+};
+
 void attend_avx2(const struct attention *a)
 {
-    static const struct attend_steps steps = {scores, soften, weigh, merge, divide};
-    attend_in_blocks(a, &steps);
+    attend_in_blocks(a, &attend_steps_avx2[a->kv_type]);
 }

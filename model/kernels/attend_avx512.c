@@ -21,13 +21,35 @@ SPECIALISED __m512 pair_of(const float *q)
     return _mm512_castpd_ps(_mm512_set1_pd(pair));
 }
 
+/* Sixteen elements as floats, those of the mask; of Q8 still without their scale. */
+SPECIALISED __m512 widen(enum kv_type type, const uint8_t *at, __mmask16 mask)
+{
+    switch (type) {
+    case KV_BF16:
+        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, at)), 16));
+    case KV_Q8:
+        return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(mask, at)));
+    case KV_F32:
+        return _mm512_maskz_loadu_ps(mask, at);
+    case KV_F16:
+    case KV_TYPES:
+        break;
+    }
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, at));
+}
+
 /*
  * One page for `rows` rows; score is (rows, ATTENTION_GRID) from this page's first position on. Meanwhile the keys
  * `ahead` are fetched.
  */
-SPECIALISED void score_page(const struct attention *a, const float *const *q, uint32_t rows, const uint8_t *page,
-                            const uint8_t *ahead, float *score)
+SPECIALISED void score_page(const struct attention *a, enum kv_type type, const float *const *q, uint32_t rows,
+                            const uint8_t *page, const uint8_t *ahead, float *score)
 {
+    const __m512i first_pairs = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+    const __m512i last_pairs = _mm512_add_epi32(first_pairs, _mm512_set1_epi32(8));
+    const uint8_t *scales = page + a->k_offset + kv_scales_offset(a->head_dim);
+    const size_t line = 16 * kv_element_bytes(type);
+    __m512 low_scale = _mm512_setzero_ps(), high_scale = _mm512_setzero_ps();
     const __m512i even_of = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     const __m512i odd_of = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
     const uint8_t *k = page + a->k_offset;
@@ -35,10 +57,18 @@ SPECIALISED void score_page(const struct attention *a, const float *const *q, ui
     UNROLL
     for (uint32_t r = 0; r < rows; r++)
         sum[r][0] = sum[r][1] = _mm512_setzero_ps();
-    for (uint32_t d = 0; d < a->head_dim; d += 2, k += 64) {
-        _mm_prefetch((const char *)ahead + d * 32, _MM_HINT_T1);
-        __m512 low = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)k));
-        __m512 high = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)(k + 32)));
+    for (uint32_t d = 0; d < a->head_dim; d += 2, k += 2 * line) {
+        _mm_prefetch((const char *)ahead + d * line, _MM_HINT_T1);
+        __m512 low = widen(type, k, 0xffff), high = widen(type, k + line, 0xffff);
+        if (type == KV_Q8) {
+            if (d % KV_SCALED == 0) {
+                __m512 scale = widen(KV_F16, scales + d / KV_SCALED * KV_SLOTS * sizeof(uint16_t), 0xffff);
+                low_scale = _mm512_permutexvar_ps(first_pairs, scale);
+                high_scale = _mm512_permutexvar_ps(last_pairs, scale);
+            }
+            low = _mm512_mul_ps(low, low_scale);
+            high = _mm512_mul_ps(high, high_scale);
+        }
         UNROLL
         for (uint32_t r = 0; r < rows; r++) {
             __m512 pair = pair_of(q[r] + d);
@@ -54,29 +84,30 @@ SPECIALISED void score_page(const struct attention *a, const float *const *q, ui
     }
 }
 
-SPECIALISED void score_rows(const struct attention *a, const float *const *q, uint32_t rows, uint32_t first,
-                            uint32_t last, float *score)
+SPECIALISED void score_rows(const struct attention *a, enum kv_type type, const float *const *q, uint32_t rows,
+                            uint32_t first, uint32_t last, float *score)
 {
     for (uint32_t page = first / ATTENTION_PAGE; page * ATTENTION_PAGE < last; page++)
-        score_page(a, q, rows, a->pages[page], keys_ahead(a, page), score + page * ATTENTION_PAGE % ATTENTION_GRID);
+        score_page(a, type, q, rows, a->pages[page], keys_ahead(a, page),
+                   score + page * ATTENTION_PAGE % ATTENTION_GRID);
 }
 
-static void scores(const struct attention *a, const float *const *q, uint32_t rows, uint32_t first, uint32_t last,
-                   float *score)
+SPECIALISED void scores(const struct attention *a, enum kv_type type, const float *const *q, uint32_t rows,
+                        uint32_t first, uint32_t last, float *score)
 {
     for (uint32_t done; rows > 0; rows -= done, q += done, score += done * ATTENTION_GRID) {
         if (rows >= 12)
-            score_rows(a, q, done = 12, first, last, score);
+            score_rows(a, type, q, done = 12, first, last, score);
         else if (rows >= 8)
-            score_rows(a, q, done = 8, first, last, score);
+            score_rows(a, type, q, done = 8, first, last, score);
         else if (rows >= 4)
-            score_rows(a, q, done = 4, first, last, score);
+            score_rows(a, type, q, done = 4, first, last, score);
         else if (rows == 3)
-            score_rows(a, q, done = 3, first, last, score);
+            score_rows(a, type, q, done = 3, first, last, score);
         else if (rows == 2)
-            score_rows(a, q, done = 2, first, last, score);
+            score_rows(a, type, q, done = 2, first, last, score);
         else
-            score_rows(a, q, done = 1, first, last, score);
+            score_rows(a, type, q, done = 1, first, last, score);
     }
 }
 
@@ -108,9 +139,10 @@ static void soften(float *score, uint32_t first, uint32_t last, float *m, float 
  * 16 * `lines` dimensions of `rows` rows; mask has the lanes of the last line. Meanwhile the values of pages ahead
  * are fetched.
  */
-SPECIALISED void weigh_lines(const struct attention *a, const float *score, uint32_t rows, uint32_t first,
-                             uint32_t last, uint32_t d, uint32_t lines, __mmask16 mask, float *o)
+SPECIALISED void weigh_lines(const struct attention *a, enum kv_type type, const float *score, uint32_t rows,
+                             uint32_t first, uint32_t last, uint32_t d, uint32_t lines, __mmask16 mask, float *o)
 {
+    const size_t element = kv_element_bytes(type);
     __m512 sum[ATTENTION_ROWS][2];
     UNROLL
     for (uint32_t r = 0; r < rows; r++) {
@@ -121,16 +153,26 @@ SPECIALISED void weigh_lines(const struct attention *a, const float *score, uint
     for (uint32_t p = first, end; p < last; p = end) {
         uint32_t page = p / ATTENTION_PAGE;
         end = (page + 1) * ATTENTION_PAGE < last ? (page + 1) * ATTENTION_PAGE : last;
-        size_t at = ((size_t)(p % ATTENTION_PAGE) * a->head_dim + d) * 2;
-        const uint8_t *v = a->pages[page] + a->v_offset + at;
-        const uint8_t *ahead = keys_ahead(a, page) + (a->v_offset - a->k_offset) + at;
+        size_t slot = (size_t)(p % ATTENTION_PAGE) * a->head_dim + d, row = a->head_dim * element;
+        const uint8_t *side = a->pages[page] + a->v_offset, *v = side + slot * element;
+        const uint8_t *scales = side + kv_scales_offset(a->head_dim) + slot / KV_SCALED * sizeof(uint16_t);
+        const uint8_t *ahead = keys_ahead(a, page) + (a->v_offset - a->k_offset) + slot * element;
         const float *weight = score + p % ATTENTION_GRID;
-        for (uint32_t left = end - p; left > 0; left--, weight++, v += a->head_dim * 2, ahead += a->head_dim * 2) {
+        for (uint32_t left = end - p; left > 0; left--, weight++, v += row, ahead += row) {
             _mm_prefetch((const char *)ahead, _MM_HINT_T1);
             __m512 line[2];
             UNROLL
             for (uint32_t i = 0; i < lines; i++)
-                line[i] = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(i + 1 < lines ? 0xffff : mask, v + 32 * i));
+                line[i] = widen(type, v + 16 * element * i, i + 1 < lines ? 0xffff : mask);
+            if (type == KV_Q8) {
+                UNROLL
+                for (uint32_t i = 0; i < lines; i++) {
+                    uint16_t scale;
+                    __builtin_memcpy(&scale, scales + i * sizeof scale, sizeof scale);
+                    line[i] = _mm512_mul_ps(line[i], _mm512_set1_ps(_cvtsh_ss(scale)));
+                }
+                scales += a->head_dim / KV_SCALED * sizeof(uint16_t);
+            }
             UNROLL
             for (uint32_t r = 0; r < rows; r++) {
                 __m512 w = _mm512_set1_ps(weight[r * ATTENTION_GRID]);
@@ -148,31 +190,32 @@ SPECIALISED void weigh_lines(const struct attention *a, const float *score, uint
     }
 }
 
-SPECIALISED void weigh_rows(const struct attention *a, const float *score, uint32_t rows, uint32_t first, uint32_t last,
-                            float *o)
+SPECIALISED void weigh_rows(const struct attention *a, enum kv_type type, const float *score, uint32_t rows,
+                            uint32_t first, uint32_t last, float *o)
 {
     uint32_t d = 0;
     for (; d + 32 <= a->head_dim; d += 32)
-        weigh_lines(a, score, rows, first, last, d, 2, 0xffff, o);
+        weigh_lines(a, type, score, rows, first, last, d, 2, 0xffff, o);
     for (; d < a->head_dim; d += 16)
-        weigh_lines(a, score, rows, first, last, d, 1, lanes_left(d, a->head_dim), o);
+        weigh_lines(a, type, score, rows, first, last, d, 1, lanes_left(d, a->head_dim), o);
 }
 
-static void weigh(const struct attention *a, const float *score, uint32_t rows, uint32_t first, uint32_t last, float *o)
+SPECIALISED void weigh(const struct attention *a, enum kv_type type, const float *score, uint32_t rows, uint32_t first,
+                       uint32_t last, float *o)
 {
     for (uint32_t done; rows > 0; rows -= done, score += done * ATTENTION_GRID, o += done * a->head_dim) {
         if (rows >= 12)
-            weigh_rows(a, score, done = 12, first, last, o);
+            weigh_rows(a, type, score, done = 12, first, last, o);
         else if (rows >= 8)
-            weigh_rows(a, score, done = 8, first, last, o);
+            weigh_rows(a, type, score, done = 8, first, last, o);
         else if (rows >= 4)
-            weigh_rows(a, score, done = 4, first, last, o);
+            weigh_rows(a, type, score, done = 4, first, last, o);
         else if (rows == 3)
-            weigh_rows(a, score, done = 3, first, last, o);
+            weigh_rows(a, type, score, done = 3, first, last, o);
         else if (rows == 2)
-            weigh_rows(a, score, done = 2, first, last, o);
+            weigh_rows(a, type, score, done = 2, first, last, o);
         else
-            weigh_rows(a, score, done = 1, first, last, o);
+            weigh_rows(a, type, score, done = 1, first, last, o);
     }
 }
 
@@ -194,8 +237,31 @@ static void divide(float *out, const float *o, uint32_t n, float l)
     }
 }
 
+/* One pair of steps for each type, so that no loop asks for it. */
+#define STEPS(type)                                                                                            \
+    static void scores_##type(const struct attention *a, const float *const *q, uint32_t rows, uint32_t first, \
+                              uint32_t last, float *score)                                                     \
+    {                                                                                                          \
+        scores(a, type, q, rows, first, last, score);                                                          \
+    }                                                                                                          \
+    static void weigh_##type(const struct attention *a, const float *score, uint32_t rows, uint32_t first,     \
+                             uint32_t last, float *o)                                                          \
+    {                                                                                                          \
+        weigh(a, type, score, rows, first, last, o);                                                           \
+    }
+STEPS(KV_F16)
+STEPS(KV_BF16)
+STEPS(KV_F32)
+STEPS(KV_Q8)
+
+const struct attend_steps attend_steps_avx512[KV_TYPES] = {
+    [KV_F16] = {scores_KV_F16, soften, weigh_KV_F16, merge, divide},
+    [KV_BF16] = {scores_KV_BF16, soften, weigh_KV_BF16, merge, divide},
+    [KV_F32] = {scores_KV_F32, soften, weigh_KV_F32, merge, divide},
+    [KV_Q8] = {scores_KV_Q8, soften, weigh_KV_Q8, merge, divide},
+};
+
 void attend_avx512(const struct attention *a)
 {
-    static const struct attend_steps steps = {scores, soften, weigh, merge, divide};
-    attend_in_blocks(a, &steps);
+    attend_in_blocks(a, &attend_steps_avx512[a->kv_type]);
 }

@@ -32,6 +32,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "model/kv_type.h"
 #include "model/tiles.h"
 
 enum {
@@ -74,8 +75,8 @@ enum product_mode { PRODUCT_STORE, PRODUCT_ADD }; /* y = w x;  y = y + (w x), on
 /*
  * Attention of the `heads` query heads that share one kv head, for `queries` consecutive positions of one sequence.
  * Query i stands at position first + i and sees positions [max(0, its position - window + 1), its position]. A page
- * holds 16 positions: K as [head_dim / 2][16][2] f16 at k_offset bytes from the page's start, V as [16][head_dim] f16
- * at v_offset. pages[p] is the start of the page of positions [16 p, 16 p + 16).
+ * holds 16 positions: a side of K at k_offset bytes from its start, one of V at v_offset, as kv_type.h says of the type.
+ * pages[p] is the start of the page of positions [16 p, 16 p + 16).
  *
  * Meaning: scores s = scale * (even + odd), where even and odd are fmaf sums over the even and the odd dimensions in
  * order; with softcap c > 0: s = c * kernel_tanhf(s / c). Per grid chunk of 256 absolute positions
@@ -94,8 +95,9 @@ struct attention {
     uint32_t queries;
     uint32_t first;    /* position of query 0 */
     uint32_t heads;    /* <= ATTENTION_MAX_HEADS */
-    uint32_t head_dim; /* even, <= 256 */
-    uint32_t window;   /* 0: none */
+    uint32_t head_dim; /* even, <= 256; of Q8 a multiple of 16 */
+    enum kv_type kv_type;
+    uint32_t window; /* 0: none */
     float scale;
     float softcap; /* 0: none */
     const uint8_t *const *pages;
@@ -133,6 +135,8 @@ struct kernels {
     void (*gelu)(float *out, const float *x, const float *up, uint32_t n);
 
     void (*attend)(const struct attention *a);
+    const struct attend_steps
+        *attend_steps; /* (KV_TYPES): what attend consists of (attend_blocks.h); NULL: it is of one piece */
 
     /*
      * Of n > 0 logits, x = tamed_logit of each: the largest, the lowest index that has it (0 when all are -inf), and
@@ -150,6 +154,9 @@ struct kernels {
      * - x1 s and x1 c + x0 s, nothing fused; heads lie head_stride floats apart.
      */
     void (*rope_rotate)(float *x, uint32_t heads, size_t head_stride, uint32_t pairs, const float *cos_sin);
+
+    void (*layer_norm)(float *y, const float *x, const float *weight, const float *bias, uint32_t n,
+                       float eps); /* below */
 };
 
 /* Scratch of `product`: the same for every set and matrix of up to max_cols columns. */

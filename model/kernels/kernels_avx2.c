@@ -207,8 +207,10 @@ const struct kernels kernels_avx2 = {
     .swiglu = swiglu,
     .gelu = gelu,
     .attend = attend_avx2,
+    .attend_steps = attend_steps_avx2,
     .measure = measure,
     .to_f16 = to_f16,
     .from_f16 = from_f16,
     .rope_rotate = rope_rotate,
+    .layer_norm = layer_norm,
 };

@@ -241,8 +241,10 @@ const struct kernels kernels_avx512 = {
     .swiglu = swiglu,
     .gelu = gelu,
     .attend = attend_avx512,
+    .attend_steps = attend_steps_avx512,
     .measure = measure,
     .to_f16 = to_f16,
     .from_f16 = from_f16,
     .rope_rotate = rope_rotate,
+    .layer_norm = layer_norm,
 };

@@ -240,13 +240,10 @@ static void rope_rotate(float *x, uint32_t heads, size_t head_stride, uint32_t p
 static void score_chunk(const struct attention *a, const float *q, uint32_t first, uint32_t last, float *score)
 {
     for (uint32_t p = first; p < last; p++) {
-        const uint8_t *k = a->pages[p / ATTENTION_PAGE] + a->k_offset + p % ATTENTION_PAGE * 4;
+        const uint8_t *k = a->pages[p / ATTENTION_PAGE] + a->k_offset;
         float sum[2] = {0, 0};
-        for (uint32_t d = 0; d < a->head_dim; d++) {
-            uint16_t half;
-            memcpy(&half, k + d / 2 * ATTENTION_PAGE * 4 + d % 2 * 2, 2);
-            sum[d % 2] = fmaf(q[d], f32_from_f16(half), sum[d % 2]);
-        }
+        for (uint32_t d = 0; d < a->head_dim; d++)
+            sum[d % 2] = fmaf(q[d], kv_load_k(a->kv_type, k, a->head_dim, p % ATTENTION_PAGE, d), sum[d % 2]);
         float s = a->scale * (sum[0] + sum[1]);
         score[p % ATTENTION_GRID] = a->softcap > 0 ? a->softcap * kernel_tanhf(s / a->softcap) : s;
     }
@@ -264,13 +261,10 @@ static void attend_chunk(const struct attention *a, const float *q, uint32_t fir
     memset(o, 0, a->head_dim * sizeof *o);
     for (uint32_t p = first; p < last; p++) {
         float weight = kernel_expf(score[p % ATTENTION_GRID] - *m);
-        const uint8_t *v = a->pages[p / ATTENTION_PAGE] + a->v_offset + (size_t)(p % ATTENTION_PAGE) * a->head_dim * 2;
+        const uint8_t *v = a->pages[p / ATTENTION_PAGE] + a->v_offset;
         lane[p % LANES] += weight;
-        for (uint32_t d = 0; d < a->head_dim; d++) {
-            uint16_t half;
-            memcpy(&half, v + 2 * d, 2);
-            o[d] = fmaf(weight, f32_from_f16(half), o[d]);
-        }
+        for (uint32_t d = 0; d < a->head_dim; d++)
+            o[d] = fmaf(weight, kv_load_v(a->kv_type, v, a->head_dim, p % ATTENTION_PAGE, d), o[d]);
     }
     *l = tree_sum(lane);
 }
@@ -350,4 +344,5 @@ const struct kernels kernels_reference = {
     .to_f16 = to_f16,
     .from_f16 = from_f16,
     .rope_rotate = rope_rotate,
+    .layer_norm = layer_norm,
 };

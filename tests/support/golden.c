@@ -104,6 +104,7 @@ void golden_compare(const struct golden *g)
         skip();
     json_t *root = json_load_file(path, 0, NULL), *prompt;
     assert_non_null(root);
+    assert_int_equal(model_set_kv_type(&rig.m, g->kv_type, NULL), OK);
     struct engine e = engine_open(&rig, kernels_choose(NULL), 1);
     if (g->float_activations)
         assert_int_equal(forward_use_float_activations(e.f[0], NULL), OK);
@@ -126,9 +127,10 @@ void golden_compare(const struct golden *g)
         free(logits);
         compared++;
     }
-    print_message("%s%s: %u prompts; logit %.3g, top-20 rms %.3g, log-prob %.3g, widest gap at another choice %.3g\n",
-                  g->model, g->float_activations ? ", float activations" : "", compared, worst.logit, worst.top_rms,
-                  worst.logprob, worst.greedy_gap);
+    print_message(
+        "%s, pages in %s%s: %u prompts; logit %.3g, top-20 rms %.3g, log-prob %.3g, widest gap at another choice %.3g\n",
+        g->model, kv_type_name(g->kv_type), g->float_activations ? ", float activations" : "", compared, worst.logit,
+        worst.top_rms, worst.logprob, worst.greedy_gap);
     assert_true(compared > 0);
     assert_true(worst.logit <= g->bounds->logit);
     assert_true(worst.top_rms <= g->bounds->top_rms);

@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "model/kv_type.h"
+
 struct golden_bounds {
     double logit;      /* each of logits_last and of the stored top 20 */
     double top_rms;    /* of the stored top 20, by prompt */
@@ -32,6 +34,7 @@ struct golden {
     const struct golden_bounds *bounds;
     uint32_t max_tokens;      /* longer prompts are left out; 0: none is */
     uint32_t context;         /* 0: as trained */
+    enum kv_type kv_type;     /* of the pages; 0: KV_F16 */
     bool float_activations;   /* inputs of quantised weights are not rounded */
     const char *quantize;     /* what float weights become; NULL: nothing */
     const char *rope_factors; /* only prompts that were computed with these; NULL: all */

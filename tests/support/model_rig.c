@@ -88,18 +88,23 @@ void sequence_free(struct sequence *s)
 bool sequences_agree(const struct rig *rig, const struct sequence *a, const struct sequence *b)
 {
     const struct model *m = &rig->m;
+    enum kv_type type = (enum kv_type)m->kv_type;
+    uint64_t side = model_page_side_bytes(m);
     if (a->done != b->done)
         return false;
     for (uint32_t p = 0; p < a->done; p++)
         for (uint32_t layer = 0; layer < m->layers; layer++)
             for (uint32_t head = 0; head < m->kv_heads; head++) {
                 const uint8_t *x = a->pages[p / 16], *y = b->pages[p / 16];
-                uint64_t v = model_page_v_offset(m, layer, head) + (uint64_t)(p % 16) * m->head_dim * 2;
-                if (memcmp(x + v, y + v, (size_t)m->head_dim * 2) != 0)
-                    return false;
-                for (uint32_t pair = 0; pair < m->head_dim / 2; pair++) {
-                    uint64_t k = model_page_k_offset(m, layer, head) + ((uint64_t)pair * 16 + p % 16) * 4;
-                    if (memcmp(x + k, y + k, 4) != 0)
+                x += model_page_k_offset(m, layer, head), y += model_page_k_offset(m, layer, head);
+                for (uint32_t d = 0; d < m->head_dim; d++) {
+                    float of_x = kv_load_k(type, x, m->head_dim, p % 16, d),
+                          of_y = kv_load_k(type, y, m->head_dim, p % 16, d);
+                    if (memcmp(&of_x, &of_y, sizeof of_x) != 0)
+                        return false;
+                    of_x = kv_load_v(type, x + side, m->head_dim, p % 16, d);
+                    of_y = kv_load_v(type, y + side, m->head_dim, p % 16, d);
+                    if (memcmp(&of_x, &of_y, sizeof of_x) != 0)
                         return false;
                 }
             }

@@ -461,23 +461,26 @@ struct sequence {
     uint8_t **pages;
     uint32_t page_count;
     size_t k_offset, v_offset;
+    enum kv_type kv_type;
 };
 
 /* Pages of random K and V up to `length` positions; what lies beyond is NaN, which nobody may let through. */
-static struct sequence random_sequence(uint32_t length, uint32_t head_dim)
+static struct sequence random_sequence(uint32_t length, uint32_t head_dim, enum kv_type type)
 {
-    size_t half_page = (size_t)head_dim * ATTENTION_PAGE * 2;
-    struct sequence s = {.page_count = (length + 15) / 16, .k_offset = 64, .v_offset = 128 + half_page};
+    size_t side = kv_side_bytes(type, head_dim);
+    struct sequence s = {.page_count = (length + 15) / 16, .k_offset = 64, .v_offset = 128 + side, .kv_type = type};
+    float x[256];
     s.pages = allocate(s.page_count * sizeof *s.pages);
     for (uint32_t p = 0; p < s.page_count; p++) {
-        s.pages[p] = allocate(s.v_offset + half_page);
-        memset(s.pages[p], 0x7f, s.v_offset + half_page);
+        s.pages[p] = allocate(s.v_offset + side);
+        memset(s.pages[p], 0xff, s.v_offset + side);
         for (uint32_t i = 0; i < 16 && p * 16 + i < length; i++) {
-            for (uint32_t d = 0; d < head_dim; d++) {
-                uint16_t k = f16_from_f32(random_float()), v = f16_from_f32(random_float());
-                memcpy(s.pages[p] + s.k_offset + d / 2 * 64 + i * 4 + d % 2 * 2, &k, 2);
-                memcpy(s.pages[p] + s.v_offset + ((size_t)i * head_dim + d) * 2, &v, 2);
-            }
+            for (uint32_t d = 0; d < head_dim; d++)
+                x[d] = random_float();
+            kv_store_k(type, s.pages[p] + s.k_offset, head_dim, i, 0, head_dim, x, kernels_reference.to_f16);
+            for (uint32_t d = 0; d < head_dim; d++)
+                x[d] = random_float();
+            kv_store_v(type, s.pages[p] + s.v_offset, head_dim, i, 0, head_dim, x, kernels_reference.to_f16);
         }
     }
     return s;
@@ -493,7 +496,10 @@ static void free_sequence(struct sequence *s)
 static void check_attention_of(const struct kernels *k, uint32_t first, uint32_t queries, uint32_t heads,
                                uint32_t head_dim, uint32_t window, float softcap)
 {
-    struct sequence s = random_sequence(first + queries, head_dim);
+    enum kv_type type = (enum kv_type)random_below(KV_TYPES);
+    if (!kv_type_takes(type, head_dim))
+        type = KV_F16;
+    struct sequence s = random_sequence(first + queries, head_dim, type);
     size_t row = (size_t)heads * head_dim, stride = row + 7;
     float *q = allocate(queries * stride * sizeof *q), *got = allocate(queries * stride * sizeof *q);
     float *expected = allocate(queries * stride * sizeof *q);
@@ -507,6 +513,7 @@ static void check_attention_of(const struct kernels *k, uint32_t first, uint32_t
                           .first = first,
                           .heads = heads,
                           .head_dim = head_dim,
+                          .kv_type = type,
                           .window = window,
                           .scale = 0.3f,
                           .softcap = softcap,
@@ -518,8 +525,8 @@ static void check_attention_of(const struct kernels *k, uint32_t first, uint32_t
     a.out = expected;
     kernels_reference.attend(&a);
     char what[128];
-    snprintf(what, sizeof what, "%s: %u queries from %u, %u heads of %u, window %u", k->name, queries, first, heads,
-             head_dim, window);
+    snprintf(what, sizeof what, "%s: %s pages, %u queries from %u, %u heads of %u, window %u", k->name,
+             kv_type_name(type), queries, first, heads, head_dim, window);
     for (uint32_t i = 0; i < queries; i++) {
         assert_same_floats(what, got + i * stride, expected + i * stride, row);
         for (size_t d = 0; d < row; d++)
@@ -535,7 +542,7 @@ static void check_attention_of(const struct kernels *k, uint32_t first, uint32_t
 static void check_attention(const struct kernels *k)
 {
     static const uint32_t dims[] = {64, 2, 18, 32, 80, 128, 256}, heads[] = {3, 1, 2, 4, 5, 8, 16};
-    for (uint32_t round = 0; round < (long_form() ? 1000 : 60); round++)
+    for (uint32_t round = 0; round < (long_form() ? 2000 : 160); round++)
         check_attention_of(k, random_below(4) ? random_below(900) : random_below(20),
                            1 + random_below(random_below(2) ? 2 : 40), heads[random_below(7)], dims[random_below(7)],
                            random_below(2) ? 0 : 1 + random_below(600), random_below(5) ? 0 : 30.0f);
@@ -555,7 +562,7 @@ static void attention_is_softmax(void **state)
 {
     (void)state;
     enum { LENGTH = 700, DIM = 64 };
-    struct sequence s = random_sequence(LENGTH, DIM);
+    struct sequence s = random_sequence(LENGTH, DIM, KV_F16);
     float q[DIM], out[DIM];
     for (uint32_t d = 0; d < DIM; d++)
         q[d] = (float)(int32_t)random_bits() * 0x1p-38f;

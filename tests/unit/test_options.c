@@ -65,6 +65,8 @@ static const char *another_value(const struct entry *entry)
         return "blas";
     if (strcmp(entry->name, "quantize") == 0)
         return "q4_k";
+    if (strcmp(entry->name, "kv-type") == 0)
+        return "q8";
     if (strcmp(entry->name, "activations") == 0)
         return "f32";
     if (strcmp(entry->name, "log-level") == 0)
