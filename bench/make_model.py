@@ -28,11 +28,14 @@ class Dims(NamedTuple):
     tied: bool  # the head is the embedding
     rope_base: float
     context: int
+    arch: str = "llama"  # or "gpt2": learned positions, biases, one matrix for Q, K and V, no gate
 
 
 SHAPES = {
     "tiny": Dims(2, 256, 512, 4, 2, 1024, True, 10000, 4096),
+    "tiny-gpt2": Dims(2, 256, 512, 4, 4, 1024, True, 0, 1024, "gpt2"),
     "smollm2-135m": Dims(30, 576, 1536, 9, 3, 49152, True, 100000, 8192),
+    "gpt2-124m": Dims(12, 768, 3072, 12, 12, 50257, True, 0, 1024, "gpt2"),
     "0.1b": Dims(12, 768, 2048, 12, 4, 32768, True, 100000, 65536),
     "0.3b": Dims(16, 1024, 4096, 16, 4, 32768, True, 100000, 32768),
     "1.2b": Dims(16, 2048, 8192, 32, 8, 128256, True, 500000, 32768),
@@ -87,10 +90,28 @@ def head_type(dims, kind, base):
     return "Q6_K" if dims.dim % 256 == 0 else "Q8_0"
 
 
+def tensors_of_gpt2(dims, base, head):
+    d = dims.dim
+    yield "token_embd.weight", (d, dims.vocab), head
+    yield "position_embd.weight", (d, dims.context), "F32"
+    yield "output_norm.weight", (d,), "F32"
+    yield "output_norm.bias", (d,), "F32"
+    for i in range(dims.layers):
+        for name, rows, cols in (("attn_qkv", 3 * d, d), ("attn_output", d, d), ("ffn_up", dims.ffn, d), ("ffn_down", d, dims.ffn)):
+            yield f"blk.{i}.{name}.weight", (cols, rows), base
+            yield f"blk.{i}.{name}.bias", (rows,), "F32"
+        for name in ("attn_norm", "ffn_norm"):
+            yield f"blk.{i}.{name}.weight", (d,), "F32"
+            yield f"blk.{i}.{name}.bias", (d,), "F32"
+
+
 def tensors_of(dims, kind, head):
     """(name, extents with the row length first, type) of all tensors."""
     base = MIXES.get(kind, kind)
     head = head or head_type(dims, kind, base)
+    if dims.arch == "gpt2":
+        yield from tensors_of_gpt2(dims, base, head)
+        return
     d, kv = dims.dim, dims.dim // dims.heads * dims.kv_heads
     yield "token_embd.weight", (d, dims.vocab), head if dims.tied else base
     yield "output_norm.weight", (d,), "F32"
@@ -152,20 +173,27 @@ def metadata(name, dims):
         return key(name, ARRAY, struct.pack("<IQ", STRING, len(values)) + b"".join(map(string, values)))
 
     end = dims.vocab - 3
+    arch = dims.arch
+    if arch == "gpt2":
+        own = [key("gpt2.attention.layer_norm_epsilon", F32, struct.pack("<f", 1e-5))]
+    else:
+        own = [
+            count("llama.attention.head_count_kv", dims.kv_heads),
+            count("llama.rope.dimension_count", dims.dim // dims.heads),
+            count("llama.vocab_size", dims.vocab),
+            key("llama.attention.layer_norm_rms_epsilon", F32, struct.pack("<f", 1e-5)),
+            key("llama.rope.freq_base", F32, struct.pack("<f", dims.rope_base)),
+        ]
     return [
-        key("general.architecture", STRING, string("llama")),
+        key("general.architecture", STRING, string(arch)),
         key("general.name", STRING, string(name)),
         count("general.alignment", ALIGNMENT),
-        count("llama.block_count", dims.layers),
-        count("llama.context_length", dims.context),
-        count("llama.embedding_length", dims.dim),
-        count("llama.feed_forward_length", dims.ffn),
-        count("llama.attention.head_count", dims.heads),
-        count("llama.attention.head_count_kv", dims.kv_heads),
-        count("llama.rope.dimension_count", dims.dim // dims.heads),
-        count("llama.vocab_size", dims.vocab),
-        key("llama.attention.layer_norm_rms_epsilon", F32, struct.pack("<f", 1e-5)),
-        key("llama.rope.freq_base", F32, struct.pack("<f", dims.rope_base)),
+        count(f"{arch}.block_count", dims.layers),
+        count(f"{arch}.context_length", dims.context),
+        count(f"{arch}.embedding_length", dims.dim),
+        count(f"{arch}.feed_forward_length", dims.ffn),
+        count(f"{arch}.attention.head_count", dims.heads),
+        *own,
         key("tokenizer.ggml.model", STRING, string("gpt2")),
         key("tokenizer.ggml.pre", STRING, string("gpt-2")),
         strings("tokenizer.ggml.tokens", tokens),

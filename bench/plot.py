@@ -1,6 +1,7 @@
-"""Pictures of the engine row as one SVG, by hand: tokens a second against the batch, and shares of the roof.
+"""Pictures as SVG, by hand: of the engine row tokens a second against the batch and shares of the roof; of an audit where the time of a
+token goes, by part and by layer.
 
-    plot.py RESULT.json PICTURE.svg
+    plot.py RESULT.json PICTURE.svg      a result of run_bench.py, or what `quire audit --json` printed
 """
 import json
 import math
@@ -117,6 +118,68 @@ def picture(result):
     return canvas.close()
 
 
+# ---- audits ----
+
+PARTS = {  # key: (words, color); together what the bars show, in this order
+    "embedding": ("embedding", "#b8b8b8"), "norm": ("norms", "#8fa3ad"), "quantise": ("rounding to 8 bits", "#c9b458"),
+    "qkv": ("Q, K, V", "#0b6e4f"), "qk_norm": ("QK norm", "#5aa786"), "rope": ("RoPE", "#9fd0b8"), "store": ("to pages", "#cfe6da"),
+    "qk": ("Q K\u1d40", "#9a5b13"), "softmax": ("softmax", "#cf8a3a"), "av": ("A V", "#e8bd86"), "attention": ("attention", "#9a5b13"),
+    "output": ("output", "#7a4988"), "mlp": ("MLP", "#3b7ea1"), "head": ("head", "#a33b3b"), "wait": ("waiting", "#e4e4e4"),
+}
+AUDIT_WIDTH, BAR_LEFT, BAR_WIDTH, BAR_HEIGHT = 920, 130, 640, 26
+
+
+def stacked(canvas, x, y, scale, height, times):
+    for key, us in times.items():
+        canvas.bar(x, y, us * scale, height, PARTS[key][1])
+        x += us * scale
+    return x
+
+
+def audit_picture(audit):
+    """One bar for each run; below, one for each layer of the warm ones."""
+    runs, layers = audit["runs"], audit["layers"]
+    row = max(6, min(12, 360 // layers))
+    shown = [key for key in PARTS if any(key in run["parts"] for run in runs)]
+    top, below = 64, 64 + len(runs) * (BAR_HEIGHT + 12) + 70
+    canvas = Canvas(AUDIT_WIDTH, below + 40 + layers * row + 40)
+    canvas.text(20, 24, f'{audit["audit"]}: microseconds a token, {audit["workers"]} workers, a prompt of {audit["prompt"]} tokens, '
+                        f'decode of {audit["batch"]}', "start", font_weight="bold")
+    for kind in ("prefill", "decode"):  # a scale of its own for each: a token of decode costs a multiple
+        scale = BAR_WIDTH / max(run["us_per_token"] for run in runs if run["name"] == kind)
+        for i, run in enumerate(runs):
+            if run["name"] != kind:
+                continue
+            y = top + i * (BAR_HEIGHT + 12)
+            times = {key: part["us_per_token"] for key, part in sorted(run["parts"].items(), key=lambda p: shown.index(p[0]))}
+            canvas.text(BAR_LEFT - 8, y + 17, f'{kind}, {run["caches"]}', "end")
+            end = stacked(canvas, BAR_LEFT, y, scale, BAR_HEIGHT, times)
+            canvas.text(end + 6, y + 17, f'{run["us_per_token"]:.1f}', "start")
+    x, y = BAR_LEFT, below - 58
+    for key in shown:
+        words = PARTS[key][0]
+        if x + 30 + 7 * len(words) > AUDIT_WIDTH - 20:
+            x, y = BAR_LEFT, y + 18
+        canvas.bar(x, y, 11, 11, PARTS[key][1])
+        canvas.text(x + 16, y + 10, words, "start", font_size=11)
+        x += 34 + 6.5 * len(words)
+    half = (AUDIT_WIDTH - 100) / 2
+    for column, kind in enumerate(("prefill", "decode")):
+        run = next(r for r in runs if r["name"] == kind and r["caches"] == "warm")
+        x0 = 50 + column * (half + 30)
+        canvas.text(x0, below + 14, f"{kind}, warm, by layer", "start", font_weight="bold")
+        longest = max(sum(times.values()) for times in run["layers"])
+        for layer, times in enumerate(run["layers"]):
+            y = below + 28 + layer * row
+            ordered = {key: times[key] for key in shown if key in times}
+            if layer % 2 == 0:
+                canvas.text(x0 - 6, y + row - 1, layer, "end", font_size=9)
+            stacked(canvas, x0, y, (half - 20) / longest, row - 1, ordered)
+        canvas.text(x0, below + 46 + layers * row, f"the longest bar is {longest:.1f} microseconds a token", "start", font_size=11)
+    return canvas.close()
+
+
 if __name__ == "__main__":
     with open(sys.argv[1]) as source, open(sys.argv[2], "w") as target:
-        target.write(picture(json.load(source)) or "")
+        result = json.load(source)
+        target.write((audit_picture if "audit" in result else picture)(result) or "")

@@ -2,6 +2,7 @@
 #ifndef QUIRE_COORDINATOR_COMMAND_H
 #define QUIRE_COORDINATOR_COMMAND_H
 
+int command_audit(int argc, char **argv);
 int command_bench(int argc, char **argv);
 int command_clear(int argc, char **argv);
 int command_convert(int argc, char **argv);

@@ -16,6 +16,7 @@ static const struct command commands[] = {
     {"serve", command_serve, "serves a model over HTTP"},
     {"run", command_run, "answers one prompt, or chats when there is a terminal"},
     {"bench", command_bench, "measures the engine without HTTP"},
+    {"audit", command_audit, "measures where the time of prefill and decode goes"},
     {"score", command_score, "says how probable a text is: log-probabilities and perplexity"},
     {"inspect", command_inspect, "shows the shared memory of a live or dead server"},
     {"fsck", command_fsck, "checks the shared memory of a live or dead server"},
