@@ -405,7 +405,7 @@ static enum err run_prefill(struct audit_rig *rig, struct audit_result *to, enum
     to->tokens = rig->plan->prompt;
     if (!e && job == JOB_CLOCKED_STEP)
         keep_clocks(rig, to);
-    else if (!to->plain_us || us < to->plain_us)
+    else if (to->plain_us <= 0 || us < to->plain_us)
         to->plain_us = us;
     return e;
 }
@@ -419,7 +419,7 @@ static enum err run_decode(struct audit_rig *rig, struct audit_result *to, uint3
     to->tokens = steps * rig->plan->batch;
     if (!e && job == JOB_CLOCKED_STEP)
         keep_clocks(rig, to);
-    else if (!to->plain_us || us < to->plain_us)
+    else if (to->plain_us <= 0 || us < to->plain_us)
         to->plain_us = us;
     return e;
 }
