@@ -30,7 +30,7 @@ struct source {
 static enum err open_source(struct source *s, const char *model, const char *path, struct why *why)
 {
     if (model) {
-        enum err err = model_file_open(&s->gguf, model, NULL, why);
+        enum err err = model_file_open(&s->gguf, model, &(struct model_file_options){.part = HUB_VOCABULARY}, why);
         if (err != OK)
             return err;
     }

@@ -14,7 +14,7 @@ static const char usage[] =
     "usage: quire tokenize -m MODEL [--special]\n"
     "\n"
     "Reads a JSON array of strings from the standard input and writes a JSON array of arrays of token ids.\n"
-    "Nothing is put before or behind a text. A GGUF file without tensors will do, and so will a directory of a model hub.\n"
+    "Nothing is put before or behind a text. A GGUF file without tensors will do, or a directory with a tokenizer.json.\n"
     "\n"
     "  -m, --model PATH   the GGUF file or model directory whose vocabulary is used\n"
     "  --special          control tokens that stand in a text, such as <|im_end|>, are recognised\n"
@@ -59,7 +59,7 @@ static enum err tokenize(const char *model, bool special, struct why *why)
     struct tokenizer *tokenizer = NULL;
     json_t *texts = NULL;
     json_t *answers = json_array();
-    enum err err = model_file_open(&gguf, model, NULL, why);
+    enum err err = model_file_open(&gguf, model, &(struct model_file_options){.part = HUB_VOCABULARY}, why);
     if (err == OK)
         err = tokenizer_open(&tokenizer, gguf, why);
     if (err == OK)

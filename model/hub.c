@@ -94,7 +94,7 @@ static enum err read_json(const struct hub *h, const char *name, bool required, 
 /* ---- the vocabulary ---- */
 
 /* Its files count for the hash in any case; they are taken apart only when somebody needs them. */
-static enum err translate_tokenizer(struct hub *h, bool weights_only, uint64_t *hash, struct why *why)
+static enum err translate_tokenizer(struct hub *h, enum hub_part part, uint64_t *hash, struct why *why)
 {
     struct mapped_file tokenizer = {0}, settings = {0}, template = {0};
     struct hub_tokenizer t = {.directory = h->directory, .config = h->config, .generation = h->generation};
@@ -104,7 +104,7 @@ static enum err translate_tokenizer(struct hub *h, bool weights_only, uint64_t *
         err = read_file(h, "tokenizer_config.json", false, &settings, hash, why);
     if (err == OK)
         err = read_file(h, "chat_template.jinja", false, &template, hash, why);
-    if (err == OK && !weights_only) {
+    if (err == OK && part != HUB_WEIGHTS) {
         err = parse_json(h, "tokenizer.json", &tokenizer, &tokenizer_json, why);
         if (err == OK)
             err = parse_json(h, "tokenizer_config.json", &settings, &settings_json, why);
@@ -137,40 +137,40 @@ static void put_name(struct hub *h)
     gguf_header_string(&h->header, "general.name", h->directory + begin, end - begin);
 }
 
-static enum err translate(struct hub *h, bool weights_only, struct gguf_view *view, struct why *why)
+static enum err translate(struct hub *h, enum hub_part part, struct gguf_view *view, struct why *why)
 {
     uint64_t hash = FNV_START;
-    enum err err = read_json(h, "config.json", true, &h->config, &hash, why);
+    bool weights = part != HUB_VOCABULARY;
+    put_name(h);
+    enum err err = read_json(h, "config.json", weights, &h->config, &hash, why);
     if (err == OK)
         err = read_json(h, "generation_config.json", false, &h->generation, &hash, why);
-    if (err == OK)
+    if (err == OK && weights)
         err = safetensors_open_directory(&h->weights, h->directory, why);
-    if (err == OK) {
-        put_name(h);
+    if (err == OK && weights)
         err = hub_translate_model(h, why);
-    }
     if (err == OK)
-        err = translate_tokenizer(h, weights_only, &hash, why);
+        err = translate_tokenizer(h, part, &hash, why);
     if (err == OK)
         err = gguf_header_finish(&h->header, &h->header_bytes, &view->length, why);
     if (err != OK)
         return err;
-    uint64_t weights_hash = safetensors_hash(h->weights);
+    uint64_t weights_hash = weights ? safetensors_hash(h->weights) : 0;
     view->header = h->header_bytes;
     view->sources = h->sources;
     view->hash = fnv_bytes(hash, &weights_hash, sizeof weights_hash);
-    view->file_bytes = safetensors_file_bytes(h->weights);
+    view->file_bytes = weights ? safetensors_file_bytes(h->weights) : 0;
     return OK;
 }
 
-enum err hub_open(struct gguf **out, const char *directory, bool weights_only, struct why *why)
+enum err hub_open(struct gguf **out, const char *directory, enum hub_part part, struct why *why)
 {
     struct hub *h = calloc(1, sizeof *h);
     if (!h)
         return because(why, ERR_NOMEM, "no memory to open \"%.300s\"", directory);
     h->directory = directory;
     struct gguf_view view = {.owner = h, .close = hub_close};
-    enum err err = translate(h, weights_only, &view, why);
+    enum err err = translate(h, part, &view, why);
     if (err == OK)
         err = gguf_open_view(out, &view, directory, why);
     if (err != OK)

@@ -8,16 +8,20 @@
 #ifndef QUIRE_MODEL_HUB_H
 #define QUIRE_MODEL_HUB_H
 
-#include <stdbool.h>
-
 #include "base/err.h"
 #include "model/gguf.h"
+
+enum hub_part {
+    HUB_WHOLE,
+    HUB_WEIGHTS,    /* without the vocabulary, for who only builds weights; gguf_hash is that of the whole */
+    HUB_VOCABULARY, /* tokenizer.json and what stands beside it; nothing else need be there */
+};
 
 /*
  * Refuses by name: model types this build has no arch_*.c for, keys of config.json that are missing or that it does not serve, tensors that
  * are missing or that nobody asked for, whatever safetensors_open_directory refuses, tokenizers of unknown kinds.
- * weights_only: without the vocabulary, for who only builds weights; gguf_hash is the same. gguf_close closes all of it.
+ * gguf_close closes all of it.
  */
-enum err hub_open(struct gguf **out, const char *directory, bool weights_only, struct why *why);
+enum err hub_open(struct gguf **out, const char *directory, enum hub_part part, struct why *why);
 
 #endif

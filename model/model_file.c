@@ -11,7 +11,6 @@
 
 #include "model/fnv.h"
 #include "model/gguf_header.h"
-#include "model/hub.h"
 #include "model/model_overrides.h"
 #include "model/quantize.h"
 #include "model/shown.h"
@@ -159,7 +158,8 @@ enum err model_file_open(struct gguf **out, const char *path, const struct model
     struct stat st;
     struct gguf *g;
     bool is_directory = stat(path, &st) == 0 && S_ISDIR(st.st_mode);
-    enum err err = is_directory ? hub_open(&g, path, options && options->weights_only, why) : gguf_open(&g, path, why);
+    enum err err =
+        is_directory ? hub_open(&g, path, options ? options->part : HUB_WHOLE, why) : gguf_open(&g, path, why);
     if (err == OK && (*overrides || *quantize)) {
         err = change(&g, path, overrides, quantize, why);
         if (err != OK)

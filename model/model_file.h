@@ -7,15 +7,14 @@
 #ifndef QUIRE_MODEL_MODEL_FILE_H
 #define QUIRE_MODEL_MODEL_FILE_H
 
-#include <stdbool.h>
-
 #include "base/err.h"
 #include "model/gguf.h"
+#include "model/hub.h"
 
 struct model_file_options {
     const char *quantize;  /* "q8_0", "q4_0" or "q4_k"; NULL or "": as they are */
     const char *overrides; /* "key=value", several of them parted by commas; NULL or "": none */
-    bool weights_only;     /* without the vocabulary, where that saves work; the hash is the same */
+    enum hub_part part;    /* of a directory, where that saves work; a GGUF file is opened whole */
 };
 
 /*

@@ -129,7 +129,7 @@ static enum err build_share(struct worker *w, struct why *why)
         return err; /* whole already */
     struct gguf *file;
     const struct model_file_options options = {
-        .quantize = w->options->quantize, .overrides = w->options->overrides, .weights_only = true};
+        .quantize = w->options->quantize, .overrides = w->options->overrides, .part = HUB_WEIGHTS};
     err = model_file_open(&file, path, &options, why);
     if (err != OK)
         return err;

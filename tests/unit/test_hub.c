@@ -41,7 +41,7 @@ static struct golden goldens[] = {
 };
 enum { GOLDENS = sizeof goldens / sizeof *goldens };
 
-static struct gguf *open_hub(const char *name, bool weights_only)
+static struct gguf *open_hub(const char *name, enum hub_part part)
 {
     char path[512];
     struct gguf *g;
@@ -50,7 +50,7 @@ static struct gguf *open_hub(const char *name, bool weights_only)
         print_message("%s is not there\n", path);
         skip();
     }
-    if (hub_open(&g, path, weights_only, &why) != OK)
+    if (hub_open(&g, path, part, &why) != OK)
         fail_msg("%s", why.text);
     return g;
 }
@@ -84,7 +84,7 @@ static void compare_tensor(const struct gguf_tensor *ours, const struct gguf_ten
 static void compare_with_file(const char *directory, const char *file)
 {
     char path[512];
-    struct gguf *ours = open_hub(directory, false), *theirs;
+    struct gguf *ours = open_hub(directory, HUB_WHOLE), *theirs;
     struct why why;
     assert_true(rig_find(file, path));
     assert_int_equal(gguf_open(&theirs, path, &why), OK);
@@ -112,8 +112,8 @@ static void tensors_are_those_of_a_converted_file(void **state)
 static void who_builds_weights_sees_the_same_model_without_its_vocabulary(void **state)
 {
     (void)state;
-    struct gguf *whole = open_hub("tiny/llama/hf", false), *weights = open_hub("tiny/llama/hf", true);
-    struct gguf *other = open_hub("tiny/llama/hf-bf16-sharded", true);
+    struct gguf *whole = open_hub("tiny/llama/hf", HUB_WHOLE), *weights = open_hub("tiny/llama/hf", HUB_WEIGHTS);
+    struct gguf *other = open_hub("tiny/llama/hf-bf16-sharded", HUB_WEIGHTS);
     assert_true(gguf_hash(whole) == gguf_hash(weights));
     assert_true(gguf_hash(whole) != gguf_hash(other));
     assert_true(gguf_has(whole, "tokenizer.ggml.tokens") && !gguf_has(weights, "tokenizer.ggml.tokens"));
@@ -121,6 +121,20 @@ static void who_builds_weights_sees_the_same_model_without_its_vocabulary(void *
     gguf_close(whole);
     gguf_close(weights);
     gguf_close(other);
+}
+
+static void a_vocabulary_needs_no_weights_beside_it(void **state)
+{
+    (void)state;
+    struct gguf *g = open_hub("tiny/tokenizer", HUB_VOCABULARY);
+    struct tokenizer *t;
+    struct why why;
+    if (tokenizer_open(&t, g, &why) != OK)
+        fail_msg("%s", why.text);
+    assert_int_equal(tokenizer_vocab_size(t), 512);
+    assert_int_equal(gguf_tensor_count(g), 0);
+    tokenizer_close(t);
+    gguf_close(g);
 }
 
 /* ---- directories that differ from a good one in a file ---- */
@@ -187,7 +201,7 @@ static void opens(void)
 {
     struct gguf *g;
     struct why why;
-    if (hub_open(&g, directory, false, &why) != OK || model_plan(&plan, g, directory, 0, &why) != OK)
+    if (hub_open(&g, directory, HUB_WHOLE, &why) != OK || model_plan(&plan, g, directory, 0, &why) != OK)
         fail_msg("%s", why.text);
     gguf_close(g);
 }
@@ -196,7 +210,7 @@ static void refused(const char *words)
 {
     struct gguf *g;
     struct why why;
-    enum err err = hub_open(&g, directory, false, &why);
+    enum err err = hub_open(&g, directory, HUB_WHOLE, &why);
     if (err == OK) {
         struct tokenizer *t = NULL;
         err = model_plan(&plan, g, directory, 0, &why);
@@ -359,7 +373,7 @@ static void a_chat_template_of_its_own_file_goes_before_the_settings(void **stat
     (void)state;
     link_all("tiny/llama/hf");
     put_text("chat_template.jinja", "{{ messages }}");
-    assert_int_equal(hub_open(&g, directory, false, &why), OK);
+    assert_int_equal(hub_open(&g, directory, HUB_WHOLE, &why), OK);
     assert_int_equal(gguf_get_string(g, "tokenizer.chat_template", true, &text, &why), OK);
     assert_true(text.length == 14 && memcmp(text.at, "{{ messages }}", 14) == 0);
     gguf_close(g);
@@ -367,9 +381,10 @@ static void a_chat_template_of_its_own_file_goes_before_the_settings(void **stat
 
 int main(void)
 {
-    struct CMUnitTest tests[GOLDENS + 7] = {
+    struct CMUnitTest tests[GOLDENS + 8] = {
         cmocka_unit_test(tensors_are_those_of_a_converted_file),
         cmocka_unit_test(who_builds_weights_sees_the_same_model_without_its_vocabulary),
+        cmocka_unit_test(a_vocabulary_needs_no_weights_beside_it),
         cmocka_unit_test(a_config_in_the_newer_style_says_the_same),
         cmocka_unit_test(a_config_that_says_too_little_or_too_much_is_refused_by_its_key),
         cmocka_unit_test(a_linear_scaling_and_other_windows_are_taken_over),
@@ -377,7 +392,7 @@ int main(void)
         cmocka_unit_test(a_chat_template_of_its_own_file_goes_before_the_settings),
     };
     for (size_t i = 0; i < GOLDENS; i++)
-        tests[7 + i] = (struct CMUnitTest){
+        tests[8 + i] = (struct CMUnitTest){
             .name = goldens[i].model, .test_func = agrees_with_its_golden, .initial_state = &goldens[i]};
     return cmocka_run_group_tests(tests, make_directory, remove_directory);
 }

@@ -246,7 +246,7 @@ static void an_override_changes_what_it_names_and_the_hash(void **state)
     char path[512];
     assert_true(rig_find("tiny/llama/hf", path));
     const struct model_file_options for_worker = {.overrides = "context_length=64,rope.freq_base=123",
-                                                  .weights_only = true};
+                                                  .part = HUB_WEIGHTS};
     struct gguf *weights;
     g = opened("tiny/llama/hf", "", for_worker.overrides);
     assert_int_equal(model_file_open(&weights, path, &for_worker, &why), OK);
