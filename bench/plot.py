@@ -145,6 +145,7 @@ def audit_picture(audit):
     canvas = Canvas(AUDIT_WIDTH, below + 40 + layers * row + 40)
     canvas.text(20, 24, f'{audit["audit"]}: microseconds a token, {audit["workers"]} workers, a prompt of {audit["prompt"]} tokens, '
                         f'decode of {audit["batch"]}', "start", font_weight="bold")
+    canvas.text(20, 44, "prefill and decode each to a scale of its own; the figure behind a bar is the whole token", "start", font_size=11)
     for kind in ("prefill", "decode"):  # a scale of its own for each: a token of decode costs a multiple
         scale = BAR_WIDTH / max(run["us_per_token"] for run in runs if run["name"] == kind)
         for i, run in enumerate(runs):
