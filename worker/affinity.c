@@ -4,8 +4,13 @@
 #include <hwloc.h>
 #include <pthread.h>
 #include <sched.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/must.h"
+
+enum { LONG_SLICE_NS = 10 * 1000 * 1000 }; /* the usual one is some 3 ms */
 
 uint32_t affinity_cores(void)
 {
@@ -63,4 +68,21 @@ enum err affinity_pin(uint32_t cpu, struct why *why)
                        "could not stay on core %u: this machine has no such core, or it may not be used", cpu);
     enum err err = pin_to_core(core, why);
     return err == OK ? bind_to_node_of(core, why) : err;
+}
+
+/* The kernel's struct sched_attr, first version; the C library of Debian 12 does not have it, and the kernel's header clashes. */
+struct scheduling {
+    uint32_t size, policy;
+    uint64_t flags;
+    int32_t nice;
+    uint32_t priority;
+    uint64_t slice_ns, deadline_ns, period_ns;
+};
+
+void affinity_take_long_slices(void)
+{
+    struct scheduling s = {.size = sizeof s, .policy = SCHED_OTHER, .slice_ns = LONG_SLICE_NS};
+    s.nice = getpriority(PRIO_PROCESS, 0); /* on Linux: of this thread; stays as it is */
+    long refused = syscall(SYS_sched_setattr, 0, &s, 0);
+    (void)refused; /* a kernel without it, a container's filter: workers then wake others a little later */
 }

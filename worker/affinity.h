@@ -23,4 +23,11 @@ void affinity_look(void);
  */
 enum err affinity_pin(uint32_t cpu, struct why *why);
 
+/*
+ * The calling thread keeps its fair share of its core and takes it in long slices, so that whoever wakes up on that core for a
+ * moment (the coordinator, libzmq's threads) goes first. A lower priority would do that too, but a neighbour that computes
+ * all the time would then get three quarters of the core. Linux 6.12 and later; before it, nothing changes.
+ */
+void affinity_take_long_slices(void);
+
 #endif

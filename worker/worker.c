@@ -3,7 +3,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -25,7 +24,6 @@ enum {
     WAIT_MS = 250,         /* for a command; then a sign of life and another look at the stop flag */
     TOUCH_BYTES = 4 << 20, /* of memory at a time, while idle: well under a millisecond */
     PROGRESS_US = 250 * 1000,
-    COMPUTING_NICE = 5, /* the coordinator and libzmq's threads go first */
 };
 
 /*
@@ -458,7 +456,7 @@ static enum err run_in_slot(struct worker *w, struct why *why)
         err = connect_channel(w, why);
     if (err != OK)
         return err;
-    setpriority(PRIO_PROCESS, 0, COMPUTING_NICE); /* on Linux: of this thread, and of none that exists already */
+    affinity_take_long_slices(); /* of this thread, and of none that exists already */
     w->cores = w->options->cores > 0 ? w->options->cores : affinity_cores();
     uint32_t group = w->options->group == WORKER_GROUP_NONE && w->at.arena.geometry.groups == 1 ? 0 : w->options->group;
     if (group != WORKER_GROUP_NONE)

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include <cmocka.h>
 
@@ -74,12 +75,36 @@ static void any_core_means_no_pin(void **state)
     assert_int_equal(p.cores_after, p.cores_before);
 }
 
+static void *take_long_slices(void *arg)
+{
+    int *priorities = arg;
+    (void)setpriority(PRIO_PROCESS, 0, 3); /* on Linux: of this thread */
+    priorities[0] = getpriority(PRIO_PROCESS, 0);
+    affinity_take_long_slices();
+    priorities[1] = getpriority(PRIO_PROCESS, 0);
+    priorities[2] = sched_getscheduler(0);
+    return NULL;
+}
+
+static void long_slices_change_neither_priority_nor_policy(void **state)
+{
+    (void)state;
+    int priorities[3], before = getpriority(PRIO_PROCESS, 0);
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, take_long_slices, priorities), 0);
+    pthread_join(thread, NULL);
+    assert_int_equal(priorities[1], priorities[0]);
+    assert_int_equal(priorities[2], SCHED_OTHER);
+    assert_int_equal(getpriority(PRIO_PROCESS, 0), before);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(only_the_calling_thread_is_pinned),
         cmocka_unit_test(a_core_that_is_not_there_changes_nothing),
         cmocka_unit_test(any_core_means_no_pin),
+        cmocka_unit_test(long_slices_change_neither_priority_nor_policy),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
