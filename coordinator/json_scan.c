@@ -155,6 +155,10 @@ enum err json_body_parse(const char *body, size_t length, json_t **out, struct j
     json_t *root = json_loadb(body, length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
     if (!root)
         return describe(body, length, &error, fault);
+    if (memory_lacked) { /* it may have left out a member for which there was none */
+        json_decref(root);
+        return ERR_NOMEM;
+    }
     if (!json_is_object(root)) {
         json_decref(root);
         *fault = (struct json_fault){.text = "the body is a JSON array, not an object"};
