@@ -247,6 +247,8 @@ static void on_ended(void *owner, enum finish_reason reason)
     struct api_choice *choice = &r->choices[c - r->live];
     c->sequence = NULL;
     answer_text_finish(&c->answer);
+    if (c->answer.text.failed)
+        reason = FINISH_ERROR; /* its text ends where the memory did, not where the answer would */
     choice->prompt_scores = c->prompt_scores;
     choice->finished = true;
     choice->reason = reason;
@@ -275,6 +277,9 @@ static void send_failure(struct live_request *r)
     struct server *s = r->server;
     struct api_error e;
     api_refuse(&e, 500, NULL, "the workers could not go on with this request; the server's log says why");
+    for (uint32_t i = 0; i < r->count; i++)
+        if (r->live[i].answer.text.failed)
+            api_no_memory(&e);
     if (r->streaming) {
         text_clear(&s->scratch);
         api_error_write_event(&s->scratch, &e);

@@ -260,7 +260,8 @@ static void say_again(struct live_request *r, uint32_t i, const uint32_t *tokens
         return;
     answer_text_finish(&c->answer);
     choice->finished = true;
-    choice->reason = stop ? FINISH_STOP : FINISH_LENGTH;
+    choice->reason = c->answer.text.failed ? FINISH_ERROR : stop ? FINISH_STOP : FINISH_LENGTH;
+    r->failed |= choice->reason == FINISH_ERROR;
     r->unfinished--;
 }
 
@@ -344,6 +345,10 @@ static bool adopt_request(struct live_request *r, struct why *why)
     }
     bool was_running = false;
     take_slots(r, &was_running);
+    if (r->failed) {
+        because(why, ERR_NOMEM, "there is no memory for its text");
+        return false;
+    }
     if (was_running && r->unfinished)
         return live_request_submit(r, why) == OK;
     live_request_unlink(s, r);
