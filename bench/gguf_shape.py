@@ -3,6 +3,7 @@
 weight_bytes  bytes of all matrices that a step reads whole: every 2-D tensor, the head among them (the embedding again
               when the file has no head of its own), and not the embedding table, of which a step reads single rows
 macs          multiply-accumulates of those matrices for one token
+head_macs     those of the head among them; of a prompt only the last token needs them
 kv_bytes      bytes of keys and values of one position in 16-bit floats
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -32,6 +33,7 @@ class Shape:
     context: int
     weight_bytes: int = 0
     macs: int = 0
+    head_macs: int = 0
     types: dict = field(default_factory=dict)  # type name: share of weight_bytes
 
     @property
@@ -96,10 +98,12 @@ def read_shape(path):
                 matrices[name] = (extents[0] * extents[1], kind)
         if "output.weight" in matrices:
             matrices.pop("token_embd.weight")
-        for elements, kind in matrices.values():
+        for tensor, (elements, kind) in matrices.items():
             name, block, size = BY_NUMBER[kind]
             shape.weight_bytes += elements // block * size
             shape.macs += elements
+            if tensor in ("output.weight", "token_embd.weight"):
+                shape.head_macs = elements
             shape.types[name] = shape.types.get(name, 0) + elements // block * size
         shape.types = {name: round(size / shape.weight_bytes, 3) for name, size in shape.types.items()}
         return shape

@@ -20,7 +20,8 @@ FEWEST_KEPT = 3
 # What the peer is to be beaten by: (model, figure): factor; "*" stands for the other types of a shape.
 WANTED_RATIO = {
     ("smollm2", "decode 1"): 1.6, ("smollm2", "decode 8"): 4, ("smollm2", "decode 16"): 5, ("smollm2", "decode 32"): 5,
-    ("smollm2", "prefill 512"): 4, ("1.2b", "decode 1"): 0.95, ("1.2b", "decode 8"): 2, ("1.2b", "decode 16"): 1.6,
+    ("smollm2", "prefill 512"): 4, ("gemma3", "decode 1"): 1.35, ("gemma3", "decode 16"): 3, ("gemma3", "prefill 512"): 2,
+    ("1.2b", "decode 1"): 0.95, ("1.2b", "decode 8"): 2, ("1.2b", "decode 16"): 1.6,
     ("1.2b", "prefill 512"): 1.5, ("1.2b:Q8_0", "prefill 512"): 2,
 }
 WANTED_INT8 = {("smollm2", "decode 32"): 0.40, ("smollm2", "prefill 512"): 0.50}
@@ -73,10 +74,11 @@ class Need:
         tokens = count  # that one pass over the weights serves
         if kind == "decode":
             kv = (prompt + gen / 2) * shape.kv_bytes
+            self.macs = shape.macs
         else:
             tokens, kv = min(count, 512), 0
+            self.macs = shape.macs - shape.head_macs + shape.head_macs / count  # one token of a prompt needs the head
         self.bytes = shape.weight_bytes / tokens + kv
-        self.macs = shape.macs
 
     def shares(self, tps, read_bytes, macs):
         """Of bandwidth, of int8, and of the time that the slower of both would take."""
