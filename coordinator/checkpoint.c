@@ -5,6 +5,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "coordinator/template_choice.h"
+
 /*
  * A template that cannot render one question of a user can render nothing: better said before the port opens than to every client. One
  * that refuses it by its own words has its reasons.
@@ -24,20 +26,18 @@ static enum err try_template(const struct checkpoint *c, struct why *why)
     return e && e != ERR_INVALID ? because(why, e, "the model's chat template does not render: %.400s", what.text) : OK;
 }
 
-static enum err open_template(struct checkpoint *c, const struct gguf *g, struct why *why)
+static enum err open_template(struct checkpoint *c, const struct gguf *g, const char *file, struct why *why)
 {
-    struct gguf_string text = {0};
-    enum err e = gguf_get_string(g, "tokenizer.chat_template", false, &text, why);
-    if (e || !text.length)
+    struct template_choice choice;
+    enum err e = template_choose(&choice, file, g, c->tokenizer, why);
+    if (e || !choice.text)
         return e;
-    c->template_text = malloc(text.length);
-    if (!c->template_text)
-        return because(why, ERR_NOMEM, "no memory for the model's chat template");
-    memcpy(c->template_text, text.at, text.length);
-    c->api.chat_template_text = c->template_text;
-    c->api.chat_template_bytes = text.length;
+    c->template_text = choice.text;
+    c->api.chat_template_text = choice.text;
+    c->api.chat_template_bytes = choice.length;
+    c->template_whose = choice.whose;
     struct why what;
-    e = chat_template_open(&c->chat_template, text.at, text.length, &what);
+    e = chat_template_open(&c->chat_template, choice.text, choice.length, &what);
     return e ? because(why, e, "the model's chat template cannot be used: %.400s", what.text) : try_template(c, why);
 }
 
@@ -55,7 +55,7 @@ static enum err plan_model(struct checkpoint *c, const struct gguf *g, const cha
     if (!e && tokenizer_vocab_size(c->tokenizer) > c->served.model.vocab)
         e = because(why, ERR_FORMAT, "\"%.200s\": the tokenizer has %u tokens, the embedding matrix only %u rows", path,
                     tokenizer_vocab_size(c->tokenizer), c->served.model.vocab);
-    return e ? e : open_template(c, g, why);
+    return e;
 }
 
 /* What requests and answers need to know of it. */
@@ -79,7 +79,7 @@ static enum err describe(struct checkpoint *c, struct why *why)
 }
 
 enum err checkpoint_open(struct checkpoint *c, const char *path, const struct model_file_options *options,
-                         uint32_t context, uint32_t step_tokens, struct why *why)
+                         const char *template_file, uint32_t context, uint32_t step_tokens, struct why *why)
 {
     *c = (struct checkpoint){0};
     struct gguf *g;
@@ -87,6 +87,8 @@ enum err checkpoint_open(struct checkpoint *c, const char *path, const struct mo
     if (e)
         return e;
     e = plan_model(c, g, path, context, step_tokens, why);
+    if (!e)
+        e = open_template(c, g, template_file, why);
     gguf_close(g);
     if (!e)
         e = describe(c, why);

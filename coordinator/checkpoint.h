@@ -18,16 +18,20 @@
 struct checkpoint {
     struct served_model served; /* what workers are told */
     struct tokenizer *tokenizer;
-    struct chat_template *chat_template; /* NULL: the file has none */
+    struct chat_template *chat_template; /* NULL: there is none */
     char *template_text;                 /* its source */
+    const char *template_whose;          /* for people; see template_choice.h */
     struct api_context api;              /* context_tokens is set by the server, once its pages are counted */
     struct api_model_card card;
     char fingerprint[32];
 };
 
-/* options: NULL for none. step_tokens: rows of the largest step. context 0: as trained. The sentence names the file and what is wrong in it. */
+/*
+ * options: NULL for none. template_file: of the operator, or NULL or "". step_tokens: rows of the largest step. context 0: as trained. The
+ * sentence names the file and what is wrong in it.
+ */
 enum err checkpoint_open(struct checkpoint *c, const char *path, const struct model_file_options *options,
-                         uint32_t context, uint32_t step_tokens, struct why *why);
+                         const char *template_file, uint32_t context, uint32_t step_tokens, struct why *why);
 void checkpoint_close(struct checkpoint *c);
 
 #endif

@@ -481,8 +481,8 @@ enum err inference_open(struct inference *f, struct event_base *loop, const stru
         e = check_sessions(o, why);
     if (!e)
         e = checkpoint_open(&f->checkpoint, o->model,
-                            &(struct model_file_options){.quantize = o->quantize, .overrides = o->overrides}, o->ctx,
-                            STEP_BUDGET + o->session_slots, why);
+                            &(struct model_file_options){.quantize = o->quantize, .overrides = o->overrides},
+                            o->chat_template, o->ctx, STEP_BUDGET + o->session_slots, why);
     if (!e)
         e = choose_kv_type(f, o, why);
     if (!e && *o->alias)

@@ -26,6 +26,8 @@ enum { OPTION_TEXT_BYTES = 512 };
     X(LIST, overrides, "override", "", 0, 0,                                                                          \
       "KEY=VALUE in place of what the model says, as GGUF names it; may be repeated")                                 \
     X(TEXT, alias, "alias", "", 0, 0, "name of the model in answers; default: what the file says")                    \
+    X(TEXT, chat_template, "chat-template", "", 0, 0,                                                                 \
+      "file with a Jinja chat template; default: the model's, else a plain one for the turn tokens it has")           \
     X(TEXT, host, "host", "127.0.0.1", 0, 0, "address to listen on; anything but loopback wants --api-key-file")      \
     X(COUNT, port, "port", "8080", 0, 65535, "TCP port; 0 takes a free one and says which")                           \
     X(TEXT, name, "name", "default", 0, 0, "name of the server's shared memory; two servers of one name never meet")  \

@@ -267,6 +267,9 @@ int server_run(const struct serve_options *options)
     } else {
         log_info("quire %s: listening on http://%s:%u/, %u workers in %u groups", QUIRE_VERSION, options->host,
                  http_server_port(s->http), s->inference.workers, s->inference.groups);
+        log_info("chat template: %s", s->inference.checkpoint.template_whose
+                                          ? s->inference.checkpoint.template_whose
+                                          : "none, the model continues texts (--chat-template FILE)");
         if (event_base_dispatch(s->loop) < 0)
             s->exit_code = 1;
     }

@@ -20,7 +20,7 @@ static void open_tiny(struct checkpoint *c, uint32_t context)
         print_message("the tiny llama fixture is not there\n");
         skip();
     }
-    if (checkpoint_open(c, path, NULL, context, 64, &why))
+    if (checkpoint_open(c, path, NULL, NULL, context, 64, &why))
         fail_msg("%s", why.text);
 }
 
@@ -55,7 +55,7 @@ static void refuse_file(const char *path, const char *reason)
 {
     static struct checkpoint c;
     struct why why = {""};
-    assert_int_not_equal(checkpoint_open(&c, path, NULL, 0, 64, &why), OK);
+    assert_int_not_equal(checkpoint_open(&c, path, NULL, NULL, 0, 64, &why), OK);
     if (!strstr(why.text, path) || !strstr(why.text, reason))
         fail_msg("this does not say \"%s\" of \"%s\": %s", reason, path, why.text);
     assert_null(strchr(why.text, '\n'));
