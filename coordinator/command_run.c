@@ -435,8 +435,9 @@ static enum err parse(struct run_plan *p, struct serve_options *options, int *ar
     if (!e)
         e = parse_engine(options, argc, argv, prompt, why);
     if (!e && !p->connect && !*options->model)
-        e = because(why, ERR_INVALID,
-                    "no model: say which file or directory is to answer with -m FILE, or which server with --connect URL");
+        e = because(
+            why, ERR_INVALID,
+            "no model: say which file or directory is to answer with -m FILE, or which server with --connect URL");
     return e;
 }
 
