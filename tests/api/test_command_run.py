@@ -73,10 +73,11 @@ class OnePrompt(unittest.TestCase):
         done = run_quire("run", "--connect", url(), *GREEDY, "--", "-5 + 3 =")
         self.assertEqual((done.returncode, done.stdout.decode()), (0, self.served("-5 + 3 =") + "\n"))
 
-    def test_a_model_without_a_chat_template_continues_the_text(self):
+    def test_a_model_without_a_chat_template_and_without_turns_continues_the_text(self):
         with tempfile.TemporaryDirectory() as folder:
             mute = Path(folder, "mute.gguf")
-            mute.write_bytes(SMOLLM2.read_bytes().replace(b"tokenizer.chat_template", b"tokenizer.chat_tEmplate", 1))
+            mute.write_bytes(SMOLLM2.read_bytes().replace(b"tokenizer.chat_template", b"tokenizer.chat_tEmplate", 1)
+                             .replace(b"<|im_start|>", b"<|im_stark|>"))
             done = run_quire("run", "-m", mute, "The sky is", "--workers", "1", "--kv-memory", "64M", *GREEDY)
         want = server.post("/v1/completions", {"prompt": "The sky is", "temperature": 0, "max_tokens": 12})[2]["choices"][0]["text"]
         self.assertEqual((done.returncode, done.stdout.decode().rstrip("\n")), (0, want.rstrip("\n")), done.stderr)
