@@ -54,7 +54,7 @@ struct supervisor_hooks {
     /* A process that maps the group's memory for writing died a suspect death: it may have written anywhere there. */
     void (*doubt)(void *world, uint32_t group);
     /*
-     * A rank of the group, which is down, died a suspect death; UINT32_MAX: all of it failed. True: that was the doing of what it
+     * A rank of the group, which is down, died a suspect death; UINT32_MAX: several did, or all of it failed. True: that was the doing of what it
      * computed, whichever rank had computed it, and counts against no rank.
      */
     bool (*blame)(void *world, uint32_t group, uint32_t rank, uint32_t ranks);

@@ -242,6 +242,18 @@ static void break_groups_of(struct supervisor *s, uint32_t node)
             break_group(s, &s->groups[i]);
 }
 
+/* Another rank of its group died in the same plans and is not judged yet: then it was no single rank's fault. */
+static bool died_with_another(const struct supervisor *s, const struct process *p)
+{
+    for (uint32_t i = 0; i < s->slot_count; i++) {
+        const struct process *other = &s->processes[i];
+        if (other != p && other->stage == PROCESS_GONE && !other->judged && other->rank != NOBODY &&
+            other->rank != p->rank && s->ranks[other->rank].group == p->group)
+            return true;
+    }
+    return false;
+}
+
 void supervisor_judge(struct supervisor *s, struct process *p, bool suspect)
 {
     if (p->judged)
@@ -254,7 +266,8 @@ void supervisor_judge(struct supervisor *s, struct process *p, bool suspect)
     if (p->rank == NOBODY || fault_point(FAULT_COORDINATOR_SUSPECT))
         return;
     struct rank *rank = &s->ranks[p->rank];
-    if (s->hooks.blame(s->hooks.world, rank->group, p->rank, open_ranks(s, rank->group)))
+    uint32_t whose = died_with_another(s, p) ? UINT32_MAX : p->rank;
+    if (s->hooks.blame(s->hooks.world, rank->group, whose, open_ranks(s, rank->group)))
         pardon(s, rank->group);
     else if (!p->hung) /* a machine that gives it no time lets every rank hang */
         count_suspect(s, rank);
