@@ -69,7 +69,7 @@ static enum err start_process(struct supervisor *s, struct process *p, struct wh
 {
     char slot[16], generation[16], parent[16], group[16];
     p->group = neediest_group(s);
-    p->mapped = p->hung = p->judged = false;
+    p->mapped = p->served = p->hung = p->judged = false;
     snprintf(group, sizeof group, "%u", p->group);
     p->generation = worker_slot_prepare(s->config.arena, p->slot, UINT32_MAX);
     snprintf(slot, sizeof slot, "%u", p->slot);
@@ -292,6 +292,11 @@ static void take_assigned(struct supervisor *s, struct process *p, uint32_t epoc
     for (uint32_t i = 0; i < n; i++)
         if (!who[i]->assigned)
             return;
+    supervisor_give_verdict(s, g);
+    if (g->stage != GROUP_JOINING)
+        return; /* a rank was closed: its process is reaped, then the others join */
+    for (uint32_t i = 0; i < n; i++)
+        who[i]->served = true;
     supervisor_move_group(g, GROUP_UP);
     s->hooks.group_up(s->hooks.world, (uint32_t)(g - s->groups), g->epoch);
 }

@@ -11,7 +11,8 @@
  * A suspect death (a signal of its own making, an exit, a hang) is told: pages are in doubt, and it may be the fault of a plan. If it is not,
  * and was no hang, it counts against the rank: after RANK_DEATHS_MOST of them within RANK_DEATHS_WINDOW_US the rank is closed and its group
  * goes on with fewer. SIGKILL comes from outside and counts for nothing.
- * A group does not form anew before it is known how its dead died: what they may have written is in doubt then.
+ * A group does not form anew before it is known how its dead died: what they may have written is in doubt then. Who is to blame is asked when
+ * all ranks have left the old plans, the dead and the living: a plan that ends several ranks does so one after the other.
  */
 #ifndef QUIRE_COORDINATOR_SUPERVISOR_H
 #define QUIRE_COORDINATOR_SUPERVISOR_H
@@ -54,8 +55,8 @@ struct supervisor_hooks {
     /* A process that maps the group's memory for writing died a suspect death: it may have written anywhere there. */
     void (*doubt)(void *world, uint32_t group);
     /*
-     * A rank of the group, which is down, died a suspect death; UINT32_MAX: several did, or all of it failed. True: that was the doing of what it
-     * computed, whichever rank had computed it, and counts against no rank.
+     * A rank of the group, which is down, died a suspect death while it computed; UINT32_MAX: several did, or all of it failed. True: that was the
+     * doing of what it computed, whichever rank had computed it, and counts against no rank. Once for all deaths between group_down and group_up.
      */
     bool (*blame)(void *world, uint32_t group, uint32_t rank, uint32_t ranks);
     /* The answer to supervisor_ask_sums. */

@@ -222,8 +222,10 @@ bool supervisor_awaits_verdict(const struct supervisor *s, uint32_t group)
 static void pardon(struct supervisor *s, uint32_t group)
 {
     for (uint32_t i = 0; i < s->rank_count; i++)
-        if (s->ranks[i].group == group)
+        if (s->ranks[i].group == group) {
             s->ranks[i].suspects = 0;
+            s->ranks[i].charge = CHARGE_NONE;
+        }
 }
 
 static uint32_t open_ranks(const struct supervisor *s, uint32_t group)
@@ -242,18 +244,6 @@ static void break_groups_of(struct supervisor *s, uint32_t node)
             break_group(s, &s->groups[i]);
 }
 
-/* Another rank of its group died in the same plans and is not judged yet: then it was no single rank's fault. */
-static bool died_with_another(const struct supervisor *s, const struct process *p)
-{
-    for (uint32_t i = 0; i < s->slot_count; i++) {
-        const struct process *other = &s->processes[i];
-        if (other != p && other->stage == PROCESS_GONE && !other->judged && other->rank != NOBODY &&
-            other->rank != p->rank && s->ranks[other->rank].group == p->group)
-            return true;
-    }
-    return false;
-}
-
 void supervisor_judge(struct supervisor *s, struct process *p, bool suspect)
 {
     if (p->judged)
@@ -265,12 +255,28 @@ void supervisor_judge(struct supervisor *s, struct process *p, bool suspect)
     s->hooks.doubt(s->hooks.world, p->group);
     if (p->rank == NOBODY || fault_point(FAULT_COORDINATOR_SUSPECT))
         return;
-    struct rank *rank = &s->ranks[p->rank];
-    uint32_t whose = died_with_another(s, p) ? UINT32_MAX : p->rank;
-    if (s->hooks.blame(s->hooks.world, rank->group, whose, open_ranks(s, rank->group)))
-        pardon(s, rank->group);
-    else if (!p->hung) /* a machine that gives it no time lets every rank hang */
-        count_suspect(s, rank);
+    if (p->served)
+        s->ranks[p->rank].charge = p->hung ? CHARGE_HANG : CHARGE_FAULT;
+    else
+        count_suspect(s, &s->ranks[p->rank]); /* no plan had come to it */
+}
+
+void supervisor_give_verdict(struct supervisor *s, struct group_state *g)
+{
+    struct rank *first = &s->ranks[g->first_rank], *end = first + g->rank_count;
+    uint32_t group = (uint32_t)(g - s->groups), charged = 0, whose = UINT32_MAX;
+    for (struct rank *rank = first; rank < end; rank++)
+        if (rank->charge && charged++ == 0)
+            whose = (uint32_t)(rank - s->ranks);
+    if (!charged)
+        return;
+    if (s->hooks.blame(s->hooks.world, group, charged == 1 ? whose : UINT32_MAX, open_ranks(s, group)))
+        pardon(s, group);
+    for (struct rank *rank = first; rank < end; rank++) {
+        if (rank->charge == CHARGE_FAULT) /* a machine that gives it no time lets every rank hang */
+            count_suspect(s, rank);
+        rank->charge = CHARGE_NONE;
+    }
 }
 
 void supervisor_fail_group(struct supervisor *s, uint32_t group, const char *sentence)

@@ -29,17 +29,21 @@ struct process {
     bool mapped;          /* it has said hello or joined since: nothing of that group is left to map */
     uint64_t since_us;    /* of the stage */
     bool built, assigned; /* answers to the group's last build and assign */
+    bool served;          /* its group was up while it had its place: plans came to it */
     bool hung;            /* it was ended since it got nowhere, by its own fault */
     bool judged;          /* of a dead one: how it died is known, and was counted */
     uint64_t build_done, build_total;
 };
 
+enum charge { CHARGE_NONE, CHARGE_HANG, CHARGE_FAULT };
+
 struct rank {
     uint32_t group, cpu, node;
     struct process *process; /* NULL: lost */
     uint32_t restarts;
-    bool closed;       /* died too often: the group goes on without */
-    uint32_t suspects; /* of the last RANK_DEATHS_MOST suspect deaths: when */
+    enum charge charge; /* a suspect death since the group was last up, of one that had served */
+    bool closed;        /* died too often: the group goes on without */
+    uint32_t suspects;  /* of the last RANK_DEATHS_MOST suspect deaths: when */
     uint64_t suspect_us[RANK_DEATHS_MOST];
 };
 
@@ -101,8 +105,10 @@ void supervisor_advance_groups(struct supervisor *s);
 void supervisor_begin_join(struct supervisor *s, struct group_state *g);
 /* The rank's process will run no code of ours any more. */
 void supervisor_lose_rank(struct supervisor *s, struct rank *rank, const char *how);
-/* How it died is known: tells the owner, counts it against the rank that it had. Once a process. */
+/* How it died is known: tells the owner, charges the rank that it had. Once a process. */
 void supervisor_judge(struct supervisor *s, struct process *p, bool suspect);
+/* All ranks have left the plans of the last epoch that was up, alive or dead: whose doing the deaths in them were. May close ranks. */
+void supervisor_give_verdict(struct supervisor *s, struct group_state *g);
 /* A process is gone that had a place in the group, and how it died is not known. */
 bool supervisor_awaits_verdict(const struct supervisor *s, uint32_t group);
 

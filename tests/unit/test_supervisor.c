@@ -395,6 +395,27 @@ static void deaths_that_a_plan_is_to_blame_for_close_no_rank(void **state)
     assert_string_equal(s->heard.hopeless, "");
 }
 
+/* The second one dies when the first one's death is known, reaped and replaced, and the group is joining anew. */
+static void ranks_that_die_in_the_same_plans_are_blamed_together(void **state)
+{
+    struct stage *s = open_stage(state, 2, 1, 2);
+    for (uint32_t i = 0; i < 2; i++) {
+        WAIT_FOR(s, s->heard.ups[0] == i + 1 && spare_count(s) == 2);
+        uint32_t before = s->heard.downs[0];
+        pid_t late = rank(s, !i).pid;
+        kill(late, SIGSTOP); /* so that it cannot join */
+        kill(rank(s, i).pid, SIGSEGV);
+        WAIT_FOR(s, s->heard.downs[0] == before + 1);
+        kill(late, SIGSEGV);
+        kill(late, SIGCONT);
+        WAIT_FOR(s, s->heard.ups[0] == i + 2);
+        assert_int_equal(s->heard.doubts, 2 * (i + 1));
+        assert_int_equal(s->heard.blames, i + 1);
+        assert_int_equal(s->heard.blamed_rank, UINT32_MAX);
+    }
+    compute_token(s);
+}
+
 static void a_group_whose_results_cannot_be_is_replaced_as_a_whole(void **state)
 {
     struct stage *s = open_stage(state, 2, 1, 0);
@@ -486,6 +507,7 @@ int main(int argc, char **argv)
         ON_A_STAGE(how_a_rank_died_is_told_before_its_group_stands_again),
         ON_A_STAGE(a_spare_that_dies_of_its_own_fault_raises_doubt_and_nobodys_blame),
         ON_A_STAGE(deaths_that_a_plan_is_to_blame_for_close_no_rank),
+        ON_A_STAGE(ranks_that_die_in_the_same_plans_are_blamed_together),
         ON_A_STAGE(a_group_whose_results_cannot_be_is_replaced_as_a_whole),
         ON_A_STAGE(a_rank_tells_the_checksums_of_pages),
         ON_A_STAGE(a_group_without_ranks_is_lost_and_without_groups_there_is_no_hope),
