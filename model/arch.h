@@ -6,53 +6,24 @@
 #define QUIRE_MODEL_ARCH_H
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
 #include "base/err.h"
 #include "model/forward.h"
 #include "model/gguf.h"
 #include "model/model.h"
+#include "model/tensor_roles.h"
 
-/* A side of a tensor, in words of struct model. */
-enum extent {
-    EXTENT_ONE,        /* as rows: the tensor is a vector */
-    EXTENT_DIM,        /* dim */
-    EXTENT_HEAD,       /* head_dim */
-    EXTENT_HEADS,      /* heads * head_dim */
-    EXTENT_KV_HEADS,   /* kv_heads * head_dim */
-    EXTENT_FFN,        /* ffn */
-    EXTENT_EXPERTS,    /* experts */
-    EXTENT_EXPERT_FFN, /* expert_ffn */
-    EXTENT_POSITIONS,  /* context_train */
-    EXTENT_VOCAB,      /* vocab */
-};
-
-enum {
-    ROLE_OPTIONAL = 1,
-    ROLE_PER_EXPERT = 2, /* one matrix for each expert, one after the other */
-    ROLE_HALVES = 4, /* rows of heads in which the file pairs rotary dimension i with i + rope_pairs: neighbours here */
-};
-
-/*
- * A tensor of the family: its name in a GGUF file and the struct weight (or weight_vector) that it fills. Roles of one name
- * that follow one another share that tensor: its rows are theirs in this order.
- */
-struct tensor_role {
-    const char *name; /* of a layer's tensor: what follows "blk.N." */
-    size_t member;    /* offset in struct model, or in struct model_layer */
-    enum extent rows, cols;
-    uint32_t flags;
-};
+enum { ARCH_ROLE_GROUPS = 8 };
 
 struct architecture {
     enum arch id;
-    const char *name;                /* general.architecture */
-    bool mixture;                    /* the feed-forward network is a choice of experts */
-    bool learned_positions;          /* a tensor of positions instead of rotation */
-    uint32_t window_period;          /* see struct model; 0: the family has no windows */
-    const struct tensor_role *roles; /* of the model as a whole; ended by a NULL name */
-    const struct tensor_role *layer_roles;
+    const char *name;                                  /* general.architecture */
+    bool mixture;                                      /* the feed-forward network is a choice of experts */
+    bool learned_positions;                            /* a tensor of positions instead of rotation */
+    uint32_t window_period;                            /* see struct model; 0: the family has no windows */
+    const struct tensor_role *roles[ARCH_ROLE_GROUPS]; /* of the model as a whole; behind the last group NULL */
+    const struct tensor_role *layer_roles[ARCH_ROLE_GROUPS];
     void (*complete)(struct model *m); /* what the family knows and no key says; may be NULL */
     enum err (*run)(struct forward *f, const struct batch *b);
 };

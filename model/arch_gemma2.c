@@ -10,29 +10,6 @@
 
 #include "model/forward_internal.h"
 
-static const struct tensor_role roles[] = {
-    {"token_embd.weight", offsetof(struct model, embed), EXTENT_VOCAB, EXTENT_DIM, 0},
-    /* absent: the embedding again */
-    {"output.weight", offsetof(struct model, head), EXTENT_VOCAB, EXTENT_DIM, ROLE_OPTIONAL},
-    {"output_norm.weight", offsetof(struct model, out_norm), EXTENT_ONE, EXTENT_DIM, 0},
-    {0},
-};
-
-static const struct tensor_role layer_roles[] = {
-    {"attn_norm.weight", offsetof(struct model_layer, attn_norm), EXTENT_ONE, EXTENT_DIM, 0},
-    {"attn_q.weight", offsetof(struct model_layer, q), EXTENT_HEADS, EXTENT_DIM, ROLE_HALVES},
-    {"attn_k.weight", offsetof(struct model_layer, k), EXTENT_KV_HEADS, EXTENT_DIM, ROLE_HALVES},
-    {"attn_v.weight", offsetof(struct model_layer, v), EXTENT_KV_HEADS, EXTENT_DIM, 0},
-    {"attn_output.weight", offsetof(struct model_layer, o), EXTENT_DIM, EXTENT_HEADS, 0},
-    {"post_attention_norm.weight", offsetof(struct model_layer, attn_post_norm), EXTENT_ONE, EXTENT_DIM, 0},
-    {"ffn_norm.weight", offsetof(struct model_layer, ffn_norm), EXTENT_ONE, EXTENT_DIM, 0},
-    {"ffn_gate.weight", offsetof(struct model_layer, gate), EXTENT_FFN, EXTENT_DIM, 0},
-    {"ffn_up.weight", offsetof(struct model_layer, up), EXTENT_FFN, EXTENT_DIM, 0},
-    {"ffn_down.weight", offsetof(struct model_layer, down), EXTENT_DIM, EXTENT_FFN, 0},
-    {"post_ffw_norm.weight", offsetof(struct model_layer, ffn_post_norm), EXTENT_ONE, EXTENT_DIM, 0},
-    {0},
-};
-
 static void complete(struct model *m)
 {
     m->embed_scale = sqrtf((float)m->dim);
@@ -90,8 +67,8 @@ const struct architecture arch_gemma2 = {
     .id = ARCH_GEMMA2,
     .name = "gemma2",
     .window_period = 2,
-    .roles = roles,
-    .layer_roles = layer_roles,
+    .roles = {roles_whole},
+    .layer_roles = {roles_norms_before, roles_qk_halves, roles_vo, roles_gated_network, roles_norms_after},
     .complete = complete,
     .run = arch_gemma2_run,
 };

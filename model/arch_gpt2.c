@@ -74,7 +74,7 @@ const struct architecture arch_gpt2 = {
     .id = ARCH_GPT2,
     .name = "gpt2",
     .learned_positions = true,
-    .roles = roles,
-    .layer_roles = layer_roles,
+    .roles = {roles},
+    .layer_roles = {layer_roles},
     .run = run,
 };

@@ -7,28 +7,6 @@
 #include "model/arch.h"
 #include "model/forward_internal.h"
 
-static const struct tensor_role roles[] = {
-    {"token_embd.weight", offsetof(struct model, embed), EXTENT_VOCAB, EXTENT_DIM, 0},
-    /* absent: the embedding again */
-    {"output.weight", offsetof(struct model, head), EXTENT_VOCAB, EXTENT_DIM, ROLE_OPTIONAL},
-    {"output_norm.weight", offsetof(struct model, out_norm), EXTENT_ONE, EXTENT_DIM, 0},
-    {0},
-};
-
-static const struct tensor_role layer_roles[] = {
-    {"attn_norm.weight", offsetof(struct model_layer, attn_norm), EXTENT_ONE, EXTENT_DIM, 0},
-    {"attn_q.weight", offsetof(struct model_layer, q), EXTENT_HEADS, EXTENT_DIM, 0},
-    {"attn_k.weight", offsetof(struct model_layer, k), EXTENT_KV_HEADS, EXTENT_DIM, 0},
-    {"attn_v.weight", offsetof(struct model_layer, v), EXTENT_KV_HEADS, EXTENT_DIM, 0},
-    {"attn_output.weight", offsetof(struct model_layer, o), EXTENT_DIM, EXTENT_HEADS, 0},
-    {"ffn_norm.weight", offsetof(struct model_layer, ffn_norm), EXTENT_ONE, EXTENT_DIM, 0},
-    {"ffn_gate_inp.weight", offsetof(struct model_layer, router), EXTENT_EXPERTS, EXTENT_DIM, 0},
-    {"ffn_gate_exps.weight", offsetof(struct model_layer, gate), EXTENT_EXPERT_FFN, EXTENT_DIM, ROLE_PER_EXPERT},
-    {"ffn_up_exps.weight", offsetof(struct model_layer, up), EXTENT_EXPERT_FFN, EXTENT_DIM, ROLE_PER_EXPERT},
-    {"ffn_down_exps.weight", offsetof(struct model_layer, down), EXTENT_DIM, EXTENT_EXPERT_FFN, ROLE_PER_EXPERT},
-    {0},
-};
-
 /* hidden is (tokens, dim). Each rank computes its own rows of every product; a meeting makes them everybody's. */
 enum err arch_mixtral_run(struct forward *f, const struct batch *b)
 {
@@ -68,7 +46,7 @@ const struct architecture arch_mixtral = {
     .id = ARCH_MIXTRAL,
     .name = "llama",
     .mixture = true,
-    .roles = roles,
-    .layer_roles = layer_roles,
+    .roles = {roles_whole},
+    .layer_roles = {roles_norms_before, roles_qk, roles_vo, roles_experts},
     .run = arch_mixtral_run,
 };

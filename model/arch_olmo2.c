@@ -7,26 +7,9 @@
 #include "model/arch.h"
 #include "model/forward_internal.h"
 
-static const struct tensor_role roles[] = {
-    {"token_embd.weight", offsetof(struct model, embed), EXTENT_VOCAB, EXTENT_DIM, 0},
-    /* absent: the embedding again */
-    {"output.weight", offsetof(struct model, head), EXTENT_VOCAB, EXTENT_DIM, ROLE_OPTIONAL},
-    {"output_norm.weight", offsetof(struct model, out_norm), EXTENT_ONE, EXTENT_DIM, 0},
-    {0},
-};
-
-static const struct tensor_role layer_roles[] = {
-    {"attn_q.weight", offsetof(struct model_layer, q), EXTENT_HEADS, EXTENT_DIM, ROLE_HALVES},
-    {"attn_k.weight", offsetof(struct model_layer, k), EXTENT_KV_HEADS, EXTENT_DIM, ROLE_HALVES},
-    {"attn_v.weight", offsetof(struct model_layer, v), EXTENT_KV_HEADS, EXTENT_DIM, 0},
+static const struct tensor_role norms_of_all_heads[] = {
     {"attn_q_norm.weight", offsetof(struct model_layer, q_norm), EXTENT_ONE, EXTENT_HEADS, ROLE_HALVES},
     {"attn_k_norm.weight", offsetof(struct model_layer, k_norm), EXTENT_ONE, EXTENT_KV_HEADS, ROLE_HALVES},
-    {"attn_output.weight", offsetof(struct model_layer, o), EXTENT_DIM, EXTENT_HEADS, 0},
-    {"post_attention_norm.weight", offsetof(struct model_layer, attn_post_norm), EXTENT_ONE, EXTENT_DIM, 0},
-    {"ffn_gate.weight", offsetof(struct model_layer, gate), EXTENT_FFN, EXTENT_DIM, 0},
-    {"ffn_up.weight", offsetof(struct model_layer, up), EXTENT_FFN, EXTENT_DIM, 0},
-    {"ffn_down.weight", offsetof(struct model_layer, down), EXTENT_DIM, EXTENT_FFN, 0},
-    {"post_ffw_norm.weight", offsetof(struct model_layer, ffn_post_norm), EXTENT_ONE, EXTENT_DIM, 0},
     {0},
 };
 
@@ -77,7 +60,7 @@ static enum err run(struct forward *f, const struct batch *b)
 const struct architecture arch_olmo2 = {
     .id = ARCH_OLMO2,
     .name = "olmo2",
-    .roles = roles,
-    .layer_roles = layer_roles,
+    .roles = {roles_whole},
+    .layer_roles = {roles_qk_halves, norms_of_all_heads, roles_vo, roles_gated_network, roles_norms_after},
     .run = run,
 };

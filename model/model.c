@@ -96,24 +96,33 @@ static struct tensor_slot slot_of(const struct model *m, const struct tensor_rol
     return slot;
 }
 
+/* All roles of some groups; their tensors' names begin with `prefix`, their members stand `base` bytes into struct model. */
+static enum err each_role(const struct model *m, const struct tensor_role *const *groups, const char *prefix,
+                          size_t base, tensor_fn fn, void *arg, struct why *why)
+{
+    enum err err = OK;
+    for (; *groups && err == OK; groups++)
+        for (const struct tensor_role *role = *groups; role->name && err == OK; role++) {
+            struct tensor_slot slot = slot_of(m, *groups, role);
+            slot.member += base;
+            snprintf(slot.name, sizeof slot.name, "%s%s", prefix, role->name);
+            err = fn(arg, &slot, why);
+        }
+    return err;
+}
+
 /* Every member that the architecture of *m names, in the order of the weights block. The numbers of *m are in bounds. */
 static enum err each_tensor(const struct model *m, tensor_fn fn, void *arg, struct why *why)
 {
     const struct architecture *arch = arch_numbered(m->arch);
     must(arch);
-    enum err err = OK;
-    for (const struct tensor_role *role = arch->roles; role->name && err == OK; role++) {
-        struct tensor_slot slot = slot_of(m, arch->roles, role);
-        snprintf(slot.name, sizeof slot.name, "%s", role->name);
-        err = fn(arg, &slot, why);
+    enum err err = each_role(m, arch->roles, "", 0, fn, arg, why);
+    for (uint32_t layer = 0; layer < m->layers && err == OK; layer++) {
+        char prefix[20];
+        snprintf(prefix, sizeof prefix, "blk.%u.", layer);
+        err = each_role(m, arch->layer_roles, prefix,
+                        offsetof(struct model, layer) + layer * sizeof(struct model_layer), fn, arg, why);
     }
-    for (uint32_t layer = 0; layer < m->layers; layer++)
-        for (const struct tensor_role *role = arch->layer_roles; role->name && err == OK; role++) {
-            struct tensor_slot slot = slot_of(m, arch->layer_roles, role);
-            slot.member += offsetof(struct model, layer) + layer * sizeof(struct model_layer);
-            snprintf(slot.name, sizeof slot.name, "blk.%u.%s", layer, role->name);
-            err = fn(arg, &slot, why);
-        }
     return err;
 }
 
