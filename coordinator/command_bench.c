@@ -7,7 +7,6 @@
  *
  * Each figure is the best of --repeat runs behind one that warms up: on a shared machine the best is the least disturbed.
  */
-#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -283,8 +282,7 @@ static enum err parse_plan(struct bench_plan *p, int *argc, char **argv, struct 
             p->json = true;
             continue;
         }
-        if (strcmp(word, "--prefill") == 0 && value &&
-            isdigit((unsigned char)*value)) /* else: exact or blas, of the engine */
+        if (strcmp(word, "--prefill") == 0 && value)
             e = parse_list(value, 1u << 20, p->prefill, &p->prefill_count, why);
         else if (strcmp(word, "--batch") == 0 && value)
             e = parse_list(value, MOST_BATCH, p->batch, &p->batch_count, why);
@@ -311,7 +309,7 @@ static void print_help(void)
         "usage: quire bench -m MODEL [--json] [--prefill 512] [--batch 1,4,8,16,32] [--prompt 128] [--gen 32] [--repeat 3] [options]\n"
         "Measures the engine without HTTP: tokens a second of prompts and of sequences that speak at once.\n"
         "The options of quire serve that concern the engine hold here too (quire help serve):\n"
-        "--workers, --groups, --kernels, --prefill exact or blas, --kv-memory, --ctx, --no-pin, …");
+        "--workers, --groups, --kernels, --prefill-math, --kv-memory, --ctx, --no-pin, …");
 }
 
 int command_bench(int argc, char **argv)

@@ -244,9 +244,9 @@ static enum err check_arithmetic(const struct serve_options *o, struct why *why)
             why, ERR_UNSUPPORTED,
             "--kernels %.60s: this machine lacks its instructions; leave the option out for the best that it has",
             o->kernels);
-    if (strcmp(o->prefill, "blas") == 0)
+    if (strcmp(o->prefill_math, "blas") == 0)
         log_warn(
-            "--prefill blas: OpenBLAS computes the prompts of float weights; the same request may give other bytes than before");
+            "--prefill-math blas: OpenBLAS computes the prompts of float weights; the same request may give other bytes than before");
     if (strcmp(o->activations, "f32") == 0)
         log_warn(
             "--activations f32: weights are widened at every step, to compare a model with a reference; this is slow");
@@ -331,7 +331,7 @@ static enum err hash_worker(struct inference *f, struct why *why)
 static uint64_t memory_hash(const struct inference *f, const struct serve_options *o)
 {
     uint64_t hash = f->checkpoint.served.model.hash ^ f->worker_hash;
-    hash ^= strcmp(o->prefill, "blas") == 0 ? 0x9e3779b97f4a7c15u : 0;
+    hash ^= strcmp(o->prefill_math, "blas") == 0 ? 0x9e3779b97f4a7c15u : 0;
     hash ^= strcmp(o->activations, "f32") == 0 ? 0xd1b54a32d192ed03u : 0;
     hash ^= f->checkpoint.served.model.kv_type * 0xa0761d6478bd642fu; /* f16, which is 0: none */
     return hash;
@@ -435,7 +435,7 @@ static enum err start_workers(struct inference *f, struct event_base *loop, cons
         .quantize = o->quantize,
         .overrides = o->overrides,
         .kernels = o->kernels,
-        .prefill = o->prefill,
+        .prefill_math = o->prefill_math,
         .float_activations = strcmp(o->activations, "f32") == 0,
         .log_level = o->log_level,
         .pin = !o->no_pin,

@@ -1,4 +1,5 @@
 /* quire: one program, its first word says what it does. */
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -43,9 +44,24 @@ static const struct command *find(const char *word)
     return NULL;
 }
 
+static int print_help_of(const struct command *command)
+{
+    char word[16], option[] = "--help";
+    snprintf(word, sizeof word, "%s", command->word);
+    char *words[] = {word, option, NULL};
+    return command->run(2, words);
+}
+
+static bool is_help(const char *word)
+{
+    return strcmp(word, "help") == 0 || strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
+}
+
 static int help(int argc, char **argv)
 {
     const struct command *command = argc > 1 ? find(argv[1]) : NULL;
+    if (argc > 1 && is_help(argv[1]))
+        argc = 1;
     if (argc > 1 && !command) {
         fprintf(stderr, "quire: there is no command \"%.60s\"\n", argv[1]);
         return 2;
@@ -54,9 +70,16 @@ static int help(int argc, char **argv)
         print_commands(stdout);
         return 0;
     }
-    char option[] = "--help";
-    char *words[] = {argv[1], option, NULL};
-    return command->run(2, words);
+    return print_help_of(command);
+}
+
+/* Among the words of a command, wherever they stand; behind "--" everything is somebody's text. */
+static bool asks_for_help(int argc, char **argv)
+{
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+            return true;
+    return false;
 }
 
 int main(int argc, char **argv)
@@ -65,11 +88,11 @@ int main(int argc, char **argv)
         print_commands(stderr);
         return 2;
     }
-    if (strcmp(argv[1], "--version") == 0) {
+    if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
         printf("quire %s\n", QUIRE_VERSION);
         return 0;
     }
-    if (strcmp(argv[1], "help") == 0 || strcmp(argv[1], "--help") == 0)
+    if (is_help(argv[1]))
         return help(argc - 1, argv + 1);
     fault_open(UINT32_MAX, 0);
     const struct command *command = find(argv[1]);
@@ -77,5 +100,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "quire: there is no command \"%.60s\"; quire help lists them\n", argv[1]);
         return 2;
     }
+    if (asks_for_help(argc - 1, argv + 1))
+        return print_help_of(command);
     return command->run(argc - 1, argv + 1);
 }

@@ -100,7 +100,7 @@ static const struct {
 } choices[] = {
     {"kernels", {"reference", "avx2", "avx512", ""}},
     {"quantize", {"q8_0", "q4_0", "q4_k", ""}},
-    {"prefill", {"exact", "blas"}},
+    {"prefill-math", {"exact", "blas"}},
     {"activations", {"int8", "f32"}},
     {"kv-type", {"f16", "bf16", "f32", "q8"}},
     {"log-level", {"debug", "info", "warn", "error"}},

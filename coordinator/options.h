@@ -57,7 +57,7 @@ enum { OPTION_TEXT_BYTES = 512 };
     X(COUNT, resume_ttl, "resume-ttl", "60", 0, 86400,                                                                \
       "seconds that an answer can be picked up, also behind a restart; 0: never")                                     \
     X(TEXT, kernels, "kernels", "", 0, 0, "reference, avx2 or avx512; default: the best that this machine runs")      \
-    X(TEXT, prefill, "prefill", "exact", 0, 0,                                                                        \
+    X(TEXT, prefill_math, "prefill-math", "exact", 0, 0,                                                              \
       "exact, or blas: float weights by OpenBLAS, outside the promise of equal bytes")                                \
     X(TEXT, activations, "activations", "int8", 0, 0,                                                                 \
       "int8, or f32: inputs of quantised weights are not rounded; slow, to compare with a reference")                 \

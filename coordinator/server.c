@@ -140,7 +140,7 @@ static bool is_loopback(const char *host)
 static enum err check_options(const struct serve_options *o, struct why *why)
 {
     if (!*o->model)
-        return because(why, ERR_INVALID, "no model: say which GGUF file to serve with -m FILE");
+        return because(why, ERR_INVALID, "no model: say which file or directory to serve with -m FILE");
     if (!is_loopback(o->host) && !*o->api_key_file)
         return because(why, ERR_INVALID, "--host %s lets others in: give them keys with --api-key-file FILE", o->host);
     return OK;

@@ -89,8 +89,8 @@ static enum err start_process(struct supervisor *s, struct process *p, struct wh
                             parent,
                             "--log-level",
                             s->config.log_level,
-                            "--prefill",
-                            s->config.prefill,
+                            "--prefill-math",
+                            s->config.prefill_math,
                             "--group",
                             group};
     size_t n = 17;

@@ -36,7 +36,7 @@ struct supervisor_config {
     const char *model_path;
     const char *quantize, *overrides; /* of the model, see model_file.h; NULL or "": none */
     const char *kernels;              /* "" : the worker's choice */
-    const char *prefill;              /* exact or blas */
+    const char *prefill_math;         /* exact or blas */
     bool float_activations;           /* inputs of quantised weights are not rounded */
     const char *log_level;            /* of the workers */
     bool pin;

@@ -8,25 +8,26 @@
 #include "worker/worker.h"
 
 /* X(option, argument or not, its name, text) */
-#define OPTIONS(X)                                                                                                     \
-    X("name", required_argument, "NAME", "of the server (required)")                                                   \
-    X("slot", required_argument, "N", "its place in shared memory (required)")                                         \
-    X("generation", required_argument, "N", "of that place, as the coordinator prepared it (required)")                \
-    X("shm-dir", required_argument, "DIR", "tmpfs that holds the shared memory; empty: /dev/shm")                      \
-    X("channel", required_argument, "DIR",                                                                             \
-      "directory of the coordinator's socket; default: where it is for that name")                                     \
-    X("kernels", required_argument, "SET", "kernel set instead of the best one")                                       \
-    X("prefill", required_argument, "HOW", "exact or blas: who multiplies float weights with prompts; default: exact") \
-    X("activations", required_argument, "HOW", "int8 or f32: what inputs of quantised weights are; default: int8")     \
-    X("group", required_argument, "N",                                                                                 \
-      "whose memory to map before saying hello; default: the only one, if there is only one")                          \
-    X("cores", required_argument, "N", "that the group may run on; default: all that this process may")                \
-    X("parent", required_argument, "PID", "process without which this one ends")                                       \
-    X("log-level", required_argument, "LEVEL", "debug, info, warn or error; default: info")                            \
-    X("model", required_argument, "PATH", "of the model that it may be told to build weights from")                    \
-    X("quantize", required_argument, "TYPE", "that its float weights become")                                          \
-    X("override", required_argument, "KEYS", "that have other values, as the server was told")                         \
-    X("no-pin", no_argument, "", "stays on no core")                                                                   \
+#define OPTIONS(X)                                                                                                 \
+    X("name", required_argument, "NAME", "of the server (required)")                                               \
+    X("slot", required_argument, "N", "its place in shared memory (required)")                                     \
+    X("generation", required_argument, "N", "of that place, as the coordinator prepared it (required)")            \
+    X("shm-dir", required_argument, "DIR", "tmpfs that holds the shared memory; empty: /dev/shm")                  \
+    X("channel", required_argument, "DIR",                                                                         \
+      "directory of the coordinator's socket; default: where it is for that name")                                 \
+    X("kernels", required_argument, "SET", "kernel set instead of the best one")                                   \
+    X("prefill-math", required_argument, "HOW",                                                                    \
+      "exact or blas: who multiplies float weights with prompts; default: exact")                                  \
+    X("activations", required_argument, "HOW", "int8 or f32: what inputs of quantised weights are; default: int8") \
+    X("group", required_argument, "N",                                                                             \
+      "whose memory to map before saying hello; default: the only one, if there is only one")                      \
+    X("cores", required_argument, "N", "that the group may run on; default: all that this process may")            \
+    X("parent", required_argument, "PID", "process without which this one ends")                                   \
+    X("log-level", required_argument, "LEVEL", "debug, info, warn or error; default: info")                        \
+    X("model", required_argument, "PATH", "of the model that it may be told to build weights from")                \
+    X("quantize", required_argument, "TYPE", "that its float weights become")                                      \
+    X("override", required_argument, "KEYS", "that have other values, as the server was told")                     \
+    X("no-pin", no_argument, "", "stays on no core")                                                               \
     X("no-sandbox", no_argument, "", "keeps its rights, for debuggers")
 
 const char *worker_usage(void)
@@ -90,7 +91,7 @@ static enum err take(struct worker_options *o, const char *option, const char *t
         *places[i].string = text;
         return OK;
     }
-    if (strcmp(option, "prefill") == 0)
+    if (strcmp(option, "prefill-math") == 0)
         return take_word(option, text, "exact", "blas", &o->prefill_blas, why);
     if (strcmp(option, "activations") == 0)
         return take_word(option, text, "int8", "f32", &o->float_activations, why);

@@ -60,7 +60,7 @@ enum err product_blas_load(struct why *why)
         sgemm = NULL;
         return because(
             why, ERR_UNSUPPORTED,
-            "could not load OpenBLAS for --prefill blas: %.200s; install libopenblas0 or serve with --prefill exact",
+            "could not load OpenBLAS for --prefill-math blas: %.200s; install libopenblas0 or serve with --prefill-math exact",
             dlerror());
     }
     set_threads(1); /* also where the build of OpenBLAS reads no such variable */

@@ -1,5 +1,5 @@
 /*
- * product_blas: float matrix products of many tokens by OpenBLAS, for --prefill blas: the yardstick of the kernel sets' own
+ * product_blas: float matrix products of many tokens by OpenBLAS, for --prefill-math blas: the yardstick of the kernel sets' own
  * float product, and the faster way where only the plain C set runs. Outside the promise of equal bits: sgemm adds up in
  * an order that depends on the number of tokens, the cut of the rows and the processor. Nothing here runs unless somebody
  * asked for it.

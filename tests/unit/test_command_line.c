@@ -31,7 +31,7 @@ static void every_option_lands_in_its_place(void **state)
         parse(
             &o, &why,
             "--name n --slot 3 --generation 7 --shm-dir /d --channel /c --kernels avx2 --group 1 "
-            "--cores 4 --parent 99 --log-level warn --no-pin --prefill blas --activations f32 --model m.gguf --no-sandbox "
+            "--cores 4 --parent 99 --log-level warn --no-pin --prefill-math blas --activations f32 --model m.gguf --no-sandbox "
             "--quantize q8_0 --override a=1,b=2"),
         OK);
     assert_string_equal(o.name, "n");
@@ -88,7 +88,7 @@ static void a_wrong_line_is_refused_by_name(void **state)
         {"--name n --slot 99999999999999999999 --generation 1", "--slot"},
         {"--name n --slot 1 --generation 1 --parent 2147483648", "--parent"},
         {"--name n --slot 1 --generation 1 --log-level loud", "--log-level"},
-        {"--name n --slot 1 --generation 1 --prefill fast", "--prefill"},
+        {"--name n --slot 1 --generation 1 --prefill-math fast", "--prefill-math"},
         {"--name n --slot 1 --generation 1 --activations int4", "--activations"},
         {"--name n --slot 1 --generation 1 --wings", "--wings"},
         {"--name n --slot 1 --generation", "--generation"},
@@ -106,9 +106,9 @@ static void a_wrong_line_is_refused_by_name(void **state)
 static void the_usage_names_every_option(void **state)
 {
     (void)state;
-    static const char *const options[] = {"--name",     "--slot",    "--generation", "--shm-dir",     "--channel",
-                                          "--kernels",  "--group",   "--cores",      "--parent",      "--log-level",
-                                          "--no-pin",   "--model",   "--prefill",    "--activations", "--no-sandbox",
+    static const char *const options[] = {"--name",     "--slot",    "--generation",   "--shm-dir",     "--channel",
+                                          "--kernels",  "--group",   "--cores",        "--parent",      "--log-level",
+                                          "--no-pin",   "--model",   "--prefill-math", "--activations", "--no-sandbox",
                                           "--quantize", "--override"};
     for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
         assert_non_null(strstr(worker_usage(), options[i]));

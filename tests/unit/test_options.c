@@ -61,7 +61,7 @@ static const char *another_value(const struct entry *entry)
 {
     if (strcmp(entry->name, "kernels") == 0)
         return "avx2";
-    if (strcmp(entry->name, "prefill") == 0)
+    if (strcmp(entry->name, "prefill-math") == 0)
         return "blas";
     if (strcmp(entry->name, "quantize") == 0)
         return "q4_k";
