@@ -92,27 +92,6 @@ SPECIALISED void score_page(const struct attention *a, enum kv_type type, const 
     }
 }
 
-SPECIALISED void score_rows(const struct attention *a, enum kv_type type, const float *const *q, uint32_t rows,
-                            uint32_t first, uint32_t last, float *score)
-{
-    for (uint32_t page = first / ATTENTION_PAGE; page * ATTENTION_PAGE < last; page++)
-        score_page(a, type, q, rows, a->pages[page], keys_ahead(a, page),
-                   score + page * ATTENTION_PAGE % ATTENTION_GRID);
-}
-
-SPECIALISED void scores(const struct attention *a, enum kv_type type, const float *const *q, uint32_t rows,
-                        uint32_t first, uint32_t last, float *score)
-{
-    for (uint32_t done; rows > 0; rows -= done, q += done, score += done * ATTENTION_GRID) {
-        if (rows >= 3)
-            score_rows(a, type, q, done = 3, first, last, score);
-        else if (rows == 2)
-            score_rows(a, type, q, done = 2, first, last, score);
-        else
-            score_rows(a, type, q, done = 1, first, last, score);
-    }
-}
-
 /* The lanes of [first, last) among i .. i + 7. */
 SPECIALISED __m256i visible(uint32_t i, uint32_t first, uint32_t last)
 {
@@ -187,19 +166,6 @@ SPECIALISED void weigh_rows(const struct attention *a, enum kv_type type, const 
         weigh_lines(a, type, score, rows, first, last, d, 1, lanes_left(d, a->head_dim), o);
 }
 
-SPECIALISED void weigh(const struct attention *a, enum kv_type type, const float *score, uint32_t rows, uint32_t first,
-                       uint32_t last, float *o)
-{
-    for (uint32_t done; rows > 0; rows -= done, score += done * ATTENTION_GRID, o += done * a->head_dim) {
-        if (rows >= 3)
-            weigh_rows(a, type, score, done = 3, first, last, o);
-        else if (rows == 2)
-            weigh_rows(a, type, score, done = 2, first, last, o);
-        else
-            weigh_rows(a, type, score, done = 1, first, last, o);
-    }
-}
-
 static void merge(float *o, const float *o1, uint32_t n, float f0, float f1)
 {
     for (uint32_t i = 0; i < n; i += 8) {
@@ -217,31 +183,7 @@ static void divide(float *out, const float *o, uint32_t n, float l)
     }
 }
 
-/* One pair of steps for each type, so that no loop asks for it. */
-#define STEPS(type)                                                                                            \
-    static void scores_##type(const struct attention *a, const float *const *q, uint32_t rows, uint32_t first, \
-                              uint32_t last, float *score)                                                     \
-    {                                                                                                          \
-        scores(a, type, q, rows, first, last, score);                                                          \
-    }                                                                                                          \
-    static void weigh_##type(const struct attention *a, const float *score, uint32_t rows, uint32_t first,     \
-                             uint32_t last, float *o)                                                          \
-    {                                                                                                          \
-        weigh(a, type, score, rows, first, last, o);                                                           \
-    }
-STEPS(KV_F16)
-STEPS(KV_BF16)
-STEPS(KV_F32)
-STEPS(KV_Q8)
+#define ROW_COUNTS(x) x(3) x(2) x(1)
+#include "model/kernels/attend_rows.h"
 
-const struct attend_steps attend_steps_avx2[KV_TYPES] = {
-    [KV_F16] = {scores_KV_F16, soften, weigh_KV_F16, merge, divide},
-    [KV_BF16] = {scores_KV_BF16, soften, weigh_KV_BF16, merge, divide},
-    [KV_F32] = {scores_KV_F32, soften, weigh_KV_F32, merge, divide},
-    [KV_Q8] = {scores_KV_Q8, soften, weigh_KV_Q8, merge, divide},
-};
-
-void attend_avx2(const struct attention *a)
-{
-    attend_in_blocks(a, &attend_steps_avx2[a->kv_type]);
-}
+ATTEND_STEPS(avx2)
