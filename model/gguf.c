@@ -4,9 +4,8 @@
  *
  * Keys and tensor names are looked up in sorted tables: no choice of names makes that slow, and a duplicate is a neighbour.
  */
-#include "model/gguf.h"
+#include "model/gguf_internal.h"
 
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,8 +14,6 @@
 #include "base/cursor.h"
 #include "base/must.h"
 #include "model/fnv.h"
-#include "model/mapped_file.h"
-#include "model/shown.h"
 #include "model/tensor_rows.h"
 
 enum {
@@ -26,66 +23,6 @@ enum {
     MAX_ALIGNMENT = 65536,
     DEFAULT_ALIGNMENT = 32,
 };
-
-struct key {
-    struct gguf_string name;
-    const uint8_t *begin; /* what follows the type; up to end */
-    const uint8_t *end;
-    uint32_t type;                     /* enum gguf_value_type */
-    uint32_t element;                  /* of the elements of an array */
-    uint64_t count;                    /* elements of an array */
-    const uint8_t *value;              /* scalars and arrays of scalars */
-    struct gguf_string string;         /* GGUF_STRING */
-    const struct gguf_string *strings; /* arrays of strings */
-};
-
-struct gguf {
-    const uint8_t *bytes;
-    size_t length;
-    struct mapped_file file;             /* where the bytes are one */
-    const struct tensor_source *sources; /* not NULL: tensors lie elsewhere, see gguf_open_view */
-    void *owner;
-    void (*close_owner)(void *owner);
-    char name[SHOWN_BYTES];
-    uint32_t alignment;
-    uint64_t data_start; /* tensor offsets count from here */
-    uint64_t hash, file_bytes;
-    struct key *keys; /* sorted by name */
-    uint32_t key_count;
-    struct gguf_tensor *tensors; /* in the file's order */
-    uint32_t tensor_count;
-    uint32_t *by_name; /* tensor indices, sorted by name */
-};
-
-/* By enum gguf_value_type; bytes 0: no scalar. */
-static const struct value_type {
-    const char *name;
-    uint32_t bytes;
-} value_types[] = {
-    [GGUF_U8] = {"u8", 1},         [GGUF_I8] = {"i8", 1},       [GGUF_U16] = {"u16", 2}, [GGUF_I16] = {"i16", 2},
-    [GGUF_U32] = {"u32", 4},       [GGUF_I32] = {"i32", 4},     [GGUF_F32] = {"f32", 4}, [GGUF_BOOL] = {"bool", 1},
-    [GGUF_STRING] = {"string", 0}, [GGUF_ARRAY] = {"array", 0}, [GGUF_U64] = {"u64", 8}, [GGUF_I64] = {"i64", 8},
-    [GGUF_F64] = {"f64", 8},
-};
-enum { VALUE_TYPES = sizeof value_types / sizeof *value_types };
-
-static struct shown shown(struct gguf_string s)
-{
-    return shown_bytes(s.at, s.length);
-}
-
-static struct gguf_string string_of(const char *text)
-{
-    return (struct gguf_string){.at = text, .length = strlen(text)};
-}
-
-/* Shorter first, then by bytes: any total order does. */
-static int compare_names(struct gguf_string a, struct gguf_string b)
-{
-    if (a.length != b.length)
-        return a.length < b.length ? -1 : 1;
-    return a.length ? memcmp(a.at, b.at, a.length) : 0;
-}
 
 static struct gguf_string read_string(struct cursor *c)
 {
@@ -139,10 +76,10 @@ static enum err read_array(const struct gguf *g, struct cursor *c, struct key *k
     if (k->element == GGUF_ARRAY)
         return because(why, ERR_UNSUPPORTED, "\"%s\": key \"%s\" is an array of arrays; no model needs one", g->name,
                        shown(k->name).text);
-    if (k->element >= VALUE_TYPES)
+    if (k->element >= GGUF_VALUE_TYPES)
         return because(why, ERR_FORMAT, "\"%s\": key \"%s\" has elements of unknown type %u", g->name,
                        shown(k->name).text, k->element);
-    uint64_t least = k->element == GGUF_STRING ? sizeof(uint64_t) : value_types[k->element].bytes;
+    uint64_t least = k->element == GGUF_STRING ? sizeof(uint64_t) : gguf_value_traits[k->element].bytes;
     uint64_t bytes;
     if (!checked_mul(k->count, least, &bytes) || bytes > c->length - c->at)
         return because(why, ERR_FORMAT, "\"%s\": key \"%s\" claims %llu elements, more than the file holds", g->name,
@@ -167,7 +104,7 @@ static enum err read_value(const struct gguf *g, struct cursor *c, struct key *k
     k->type = cursor_u32(c);
     if (c->bad)
         return OK; /* the caller says so */
-    if (k->type >= VALUE_TYPES)
+    if (k->type >= GGUF_VALUE_TYPES)
         return because(why, ERR_FORMAT, "\"%s\": key \"%s\" has unknown type %u", g->name, shown(k->name).text,
                        k->type);
     if (k->type == GGUF_ARRAY)
@@ -175,13 +112,8 @@ static enum err read_value(const struct gguf *g, struct cursor *c, struct key *k
     if (k->type == GGUF_STRING)
         k->string = read_string(c);
     else
-        k->value = cursor_take(c, value_types[k->type].bytes);
+        k->value = cursor_take(c, gguf_value_traits[k->type].bytes);
     return OK;
-}
-
-static int compare_keys(const void *a, const void *b)
-{
-    return compare_names(((const struct key *)a)->name, ((const struct key *)b)->name);
 }
 
 static enum err check_name(const struct gguf *g, const char *what, struct gguf_string name, struct why *why)
@@ -457,164 +389,6 @@ uint64_t gguf_hash(const struct gguf *g)
 uint64_t gguf_file_bytes(const struct gguf *g)
 {
     return g->file_bytes;
-}
-
-static const struct key *find_key(const struct gguf *g, const char *name)
-{
-    struct key wanted = {.name = string_of(name)};
-    return bsearch(&wanted, g->keys, g->key_count, sizeof *g->keys, compare_keys);
-}
-
-bool gguf_has(const struct gguf *g, const char *key)
-{
-    return find_key(g, key) != NULL;
-}
-
-bool gguf_is_array(const struct gguf *g, const char *key)
-{
-    const struct key *k = find_key(g, key);
-    return k && k->type == GGUF_ARRAY;
-}
-
-/* *k is NULL and the result OK when the key is absent and need not be there. */
-static enum err want_key(const struct gguf *g, const char *key, bool required, const struct key **k, struct why *why)
-{
-    *k = find_key(g, key);
-    if (!*k && required)
-        return because(why, ERR_FORMAT, "\"%s\" lacks the key \"%s\"", g->name, key);
-    return OK;
-}
-
-static enum err wrong_type(const struct gguf *g, const struct key *k, const char *wanted, struct why *why)
-{
-    if (k->type == GGUF_ARRAY)
-        return because(why, ERR_FORMAT, "\"%s\": key \"%s\" is an array of %s, not %s", g->name, shown(k->name).text,
-                       value_types[k->element].name, wanted);
-    return because(why, ERR_FORMAT, "\"%s\": key \"%s\" is of type %s, not %s", g->name, shown(k->name).text,
-                   value_types[k->type].name, wanted);
-}
-
-static int64_t sign_extend(uint64_t value, uint32_t bytes)
-{
-    uint32_t unused = 64 - 8 * bytes;
-    return (int64_t)(value << unused) >> unused;
-}
-
-enum err gguf_get_u32(const struct gguf *g, const char *key, bool required, uint32_t *out, struct why *why)
-{
-    const struct key *k;
-    enum err err = want_key(g, key, required, &k, why);
-    if (err != OK || !k)
-        return err;
-    bool is_signed = k->type == GGUF_I8 || k->type == GGUF_I16 || k->type == GGUF_I32 || k->type == GGUF_I64;
-    bool is_unsigned = k->type == GGUF_U8 || k->type == GGUF_U16 || k->type == GGUF_U32 || k->type == GGUF_U64;
-    if (!is_signed && !is_unsigned)
-        return wrong_type(g, k, "an integer", why);
-    uint64_t value = 0;
-    memcpy(&value, k->value, value_types[k->type].bytes);
-    if (is_signed && sign_extend(value, value_types[k->type].bytes) < 0)
-        return because(why, ERR_FORMAT, "\"%s\": key \"%s\" is %lld; it must not be negative", g->name, key,
-                       (long long)sign_extend(value, value_types[k->type].bytes));
-    if (value > UINT32_MAX)
-        return because(why, ERR_FORMAT, "\"%s\": key \"%s\" is %llu, more than 32 bits hold", g->name, key,
-                       (unsigned long long)value);
-    *out = (uint32_t)value;
-    return OK;
-}
-
-enum err gguf_get_f32(const struct gguf *g, const char *key, bool required, float *out, struct why *why)
-{
-    const struct key *k;
-    enum err err = want_key(g, key, required, &k, why);
-    if (err != OK || !k)
-        return err;
-    if (k->type == GGUF_F32) {
-        memcpy(out, k->value, sizeof *out);
-        return OK;
-    }
-    if (k->type != GGUF_F64)
-        return wrong_type(g, k, "a floating-point number", why);
-    double wide;
-    memcpy(&wide, k->value, sizeof wide);
-    *out = (float)wide;
-    return OK;
-}
-
-enum err gguf_get_bool(const struct gguf *g, const char *key, bool required, bool *out, struct why *why)
-{
-    const struct key *k;
-    enum err err = want_key(g, key, required, &k, why);
-    if (err != OK || !k)
-        return err;
-    if (k->type != GGUF_BOOL)
-        return wrong_type(g, k, "a bool", why);
-    if (*k->value > 1)
-        return because(why, ERR_FORMAT, "\"%s\": key \"%s\" is %u, neither true nor false", g->name, key, *k->value);
-    *out = *k->value == 1;
-    return OK;
-}
-
-enum err gguf_get_string(const struct gguf *g, const char *key, bool required, struct gguf_string *out, struct why *why)
-{
-    const struct key *k;
-    enum err err = want_key(g, key, required, &k, why);
-    if (err != OK || !k)
-        return err;
-    if (k->type != GGUF_STRING)
-        return wrong_type(g, k, "a string", why);
-    *out = k->string;
-    return OK;
-}
-
-enum err gguf_get_strings(const struct gguf *g, const char *key, bool required, const struct gguf_string **out,
-                          uint64_t *count, struct why *why)
-{
-    const struct key *k;
-    *out = NULL;
-    *count = 0;
-    enum err err = want_key(g, key, required, &k, why);
-    if (err != OK || !k)
-        return err;
-    if (k->type != GGUF_ARRAY || k->element != GGUF_STRING)
-        return wrong_type(g, k, "an array of strings", why);
-    *out = k->strings;
-    *count = k->count;
-    return OK;
-}
-
-enum err gguf_get_array(const struct gguf *g, const char *key, bool required, enum gguf_value_type element,
-                        const uint8_t **out, uint64_t *count, struct why *why)
-{
-    must((uint32_t)element < VALUE_TYPES && value_types[element].bytes > 0);
-    const struct key *k;
-    *out = NULL;
-    *count = 0;
-    enum err err = want_key(g, key, required, &k, why);
-    if (err != OK || !k)
-        return err;
-    if (k->type != GGUF_ARRAY || k->element != element) {
-        char wanted[32];
-        snprintf(wanted, sizeof wanted, "an array of %s", value_types[element].name);
-        return wrong_type(g, k, wanted, why);
-    }
-    *out = k->value;
-    *count = k->count;
-    return OK;
-}
-
-uint32_t gguf_key_count(const struct gguf *g)
-{
-    return g->key_count;
-}
-
-struct gguf_key gguf_key_at(const struct gguf *g, uint32_t index)
-{
-    must(index < g->key_count);
-    const struct key *k = &g->keys[index];
-    return (struct gguf_key){.name = k->name,
-                             .type = (enum gguf_value_type)k->type,
-                             .value = k->begin,
-                             .bytes = (size_t)(k->end - k->begin)};
 }
 
 uint32_t gguf_tensor_count(const struct gguf *g)

@@ -68,3 +68,32 @@ void pad(struct file *f, size_t alignment, size_t more)
     for (size_t i = 0; i < more; i++)
         put(f, "x", 1);
 }
+
+struct file small_gguf(void)
+{
+    struct file f = {.length = 0};
+    put_header(&f, 3, 2, 6);
+    put_string(&f, "general.name");
+    put_u32(&f, GGUF_STRING);
+    put_string(&f, "tiny");
+    put_key_u32(&f, "a.count", 7);
+    put_key(&f, "a.flag", GGUF_BOOL, "\1", 1);
+    put_key(&f, "a.rate", GGUF_F32, &(float){0.5f}, 4);
+    put_string(&f, "a.words");
+    put_u32(&f, GGUF_ARRAY);
+    put_u32(&f, GGUF_STRING);
+    put_u64(&f, 3);
+    put_string(&f, "one");
+    put_string(&f, "");
+    put_string(&f, "three");
+    put_string(&f, "a.numbers");
+    put_u32(&f, GGUF_ARRAY);
+    put_u32(&f, GGUF_I32);
+    put_u64(&f, 2);
+    put_u32(&f, 5);
+    put_u32(&f, (uint32_t)-6);
+    put_tensor(&f, "first", 4, 4, TENSOR_F32, 0);
+    put_tensor(&f, "second", 32, 2, TENSOR_Q4_0, 64);
+    pad(&f, 32, 64 + 36);
+    return f;
+}

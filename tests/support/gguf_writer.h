@@ -24,4 +24,7 @@ void put_tensor(struct file *f, const char *name, uint64_t columns, uint64_t row
 /* Zeros up to a multiple of alignment, then `more` bytes 'x'. */
 void pad(struct file *f, size_t alignment, size_t more);
 
+/* Every kind of thing that a header can hold, small: two tensors of 64 and 36 bytes at offsets 0 and 64. */
+struct file small_gguf(void);
+
 #endif
