@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -40,6 +41,19 @@ static void put_line(const char *line, size_t length)
     (void)ignored;
 }
 
+/* A client's words must not forge a second line, nor command a terminal: neither ASCII's controls nor C1's, which UTF-8 writes in two bytes. */
+static void blank_controls(char *line, size_t length)
+{
+    for (size_t i = 0; i < length; i++) {
+        unsigned char c = (unsigned char)line[i], next = i + 1 < length ? (unsigned char)line[i + 1] : 0;
+        bool c1 = c == 0xC2 && next >= 0x80 && next < 0xA0;
+        if (c < ' ' || c == 127 || c1)
+            line[i] = ' ';
+        if (c1)
+            line[++i] = ' ';
+    }
+}
+
 void log_line(enum log_level level, const char *format, ...)
 {
     static const char *const names[] = {"debug", "info ", "warn ", "error"};
@@ -51,7 +65,7 @@ void log_line(enum log_level level, const char *format, ...)
     localtime_r(&now.tv_sec, &day);
 
     char line[1024];
-    size_t used = strftime(line, sizeof line, "%H:%M:%S", &day);
+    size_t used = strftime(line, sizeof line, "%Y-%m-%dT%H:%M:%S", &day);
     int n = snprintf(line + used, sizeof line - used, ".%03ld %s %s", now.tv_nsec / 1000000, names[level], line_prefix);
     used += n > 0 ? (size_t)n : 0;
     va_list args;
@@ -61,9 +75,7 @@ void log_line(enum log_level level, const char *format, ...)
     used += n > 0 ? (size_t)n : 0;
     if (used > sizeof line - 2)
         used = sizeof line - 2;
-    for (char *c = line; c < line + used; c++)
-        if ((unsigned char)*c < ' ' || *c == 127)
-            *c = ' '; /* a client's words must not forge a second line */
+    blank_controls(line, used);
     line[used++] = '\n';
     put_line(line, used);
 }

@@ -1,5 +1,5 @@
 /*
- * log: one event, one line, on stderr: "12:00:01.234 info  worker 2 lost: replaying 7 sequences".
+ * log: one event, one line, on stderr: "2026-11-21T12:00:01.234 info  worker 2 lost: replaying 7 sequences".
  * A line is written with one write(2), so that lines of several processes do not mix; it never waits: a line for which
  * nobody has made room is dropped and counted.
  */

@@ -84,6 +84,9 @@ enum err api_field_int(const struct api_fields *f, const char *name, int64_t lea
     if (!json_is_integer(value))
         return wrong_kind(f, name, "an integer", value);
     int64_t number = json_integer_value(value);
+    if (number < least && most == INT64_MAX)
+        return api_field_refuse(f, name, "%s must be at least %lld, not %lld", name, (long long)least,
+                                (long long)number);
     if (number < least || number > most)
         return api_field_refuse(f, name, "%s must be from %lld to %lld, not %lld", name, (long long)least,
                                 (long long)most, (long long)number);

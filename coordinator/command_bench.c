@@ -16,8 +16,9 @@
 #include "base/must.h"
 #include "coordinator/command.h"
 #include "coordinator/private_engine.h"
+#include "coordinator/text.h"
 
-enum { MOST_FIGURES = 16, MOST_BATCH = 512 };
+enum { MOST_FIGURES = 16, MOST_BATCH = 512, MOST_PROMPT = 1 << 20, MOST_REPEATS = 1000 };
 
 struct bench_plan {
     uint32_t prefill[MOST_FIGURES], prefill_count;
@@ -205,7 +206,7 @@ static enum err measure(struct bench *b, const char *model_path, struct why *why
     for (uint32_t i = 0; !e && i < p->prefill_count; i++)
         e = run_best(b, BENCH_FIRST_TOKEN, 1, p->prefill[i], 1, p->prefill[i], &prefill[i], why);
     for (uint32_t i = 0; !e && i < p->batch_count; i++) {
-        uint32_t tokens = p->batch[i] * p->gen;
+        uint32_t tokens = p->batch[i] * p->gen; /* below 2^29 */
         e = run_best(b, BENCH_GATHERING, p->batch[i], p->prompt, tokens, tokens, &decode[i], why);
     }
     if (e)
@@ -216,8 +217,11 @@ static enum err measure(struct bench *b, const char *model_path, struct why *why
         return OK;
     }
     const char *slash = strrchr(model_path, '/');
-    printf("{\"engine\": \"quire\", \"model\": \"%s\", \"threads\": %u, ", slash ? slash + 1 : model_path,
+    struct text name = {0};
+    text_json_string_z(&name, slash && slash[1] ? slash + 1 : model_path);
+    printf("{\"engine\": \"quire\", \"model\": %.*s, \"threads\": %u, ", (int)name.length, name.at ? name.at : "",
            b->engine.inference.workers);
+    text_fini(&name);
     print_json("prefill_tps", p->prefill, prefill, p->prefill_count);
     printf(", ");
     print_json("decode_tps", p->batch, decode, p->batch_count);
@@ -242,18 +246,18 @@ static enum err run_bench(const struct serve_options *options, const struct benc
 
 /* ---- the command line ---- */
 
-static enum err parse_list(const char *text, uint32_t most, uint32_t *list, uint32_t *count, struct why *why)
+/* Numbers from 1 to `most` with commas between them, at most `room` of them. */
+static enum err parse_sizes(const char *text, uint32_t most, uint32_t *list, uint32_t room, uint32_t *count,
+                            struct why *why)
 {
     char copy[256], *rest = copy;
+    snprintf(copy, sizeof copy, "%s", text);
     if (strlen(text) >= sizeof copy)
         return because(why, ERR_INVALID, "\"%.60s…\" is too long a list", text);
-    strcpy(copy, text);
     *count = 0;
     for (char *word; (word = strsep(&rest, ","));) {
-        if (!*word)
-            continue;
-        if (*count == MOST_FIGURES)
-            return because(why, ERR_INVALID, "\"%.60s\" has more than %d numbers", text, MOST_FIGURES);
+        if (*count == room)
+            return because(why, ERR_INVALID, "\"%.60s\" has more than %u numbers", text, room);
         enum err e = parse_count(word, &list[*count], why);
         if (e)
             return e;
@@ -264,43 +268,59 @@ static enum err parse_list(const char *text, uint32_t most, uint32_t *list, uint
     return OK;
 }
 
-static enum err parse_one(const char *text, uint32_t *number, struct why *why)
+struct bench_option {
+    const char *name;
+    uint32_t most;
+    uint32_t *list, room;
+    uint32_t *count; /* of a list; NULL: one number */
+};
+
+/* The value of `option` if this is it, from behind its = or from the next word; NULL: it is another. */
+static const char *value_of(const struct bench_option *option, char **argv, int *at)
 {
-    enum err e = parse_count(text, number, why);
-    return e ? e : *number ? OK : because(why, ERR_INVALID, "\"%s\" is not at least 1", text);
+    const char *word = argv[*at];
+    size_t length = strlen(option->name);
+    if (strncmp(word, option->name, length) != 0 || (word[length] && word[length] != '='))
+        return NULL;
+    if (word[length] == '=')
+        return word + length + 1;
+    return argv[*at + 1] ? argv[++*at] : "";
 }
 
 /* Takes the options of this command out of argv and leaves those of the engine. */
 static enum err parse_plan(struct bench_plan *p, int *argc, char **argv, struct why *why)
 {
+    const struct bench_option ours[] = {
+        {"--prefill", MOST_PROMPT, p->prefill, MOST_FIGURES, &p->prefill_count},
+        {"--batch", MOST_BATCH, p->batch, MOST_FIGURES, &p->batch_count},
+        {"--prompt", MOST_PROMPT, &p->prompt, 1, NULL},
+        {"--gen", MOST_PROMPT, &p->gen, 1, NULL},
+        {"--repeat", MOST_REPEATS, &p->repeat, 1, NULL},
+    };
     int kept = 1;
-    enum err e = OK;
-    for (int i = 1; !e && i < *argc; i++) {
-        const char *word = argv[i], *value = i + 1 < *argc ? argv[i + 1] : NULL;
-        bool ours = true;
-        if (strcmp(word, "--json") == 0) {
-            p->json = true;
-            continue;
+    for (int i = 1; i < *argc; i++) {
+        const struct bench_option *option = NULL;
+        const char *value = NULL;
+        int first = i;
+        for (size_t k = 0; !value && k < sizeof ours / sizeof *ours; k++) {
+            option = &ours[k];
+            value = value_of(option, argv, &i);
         }
-        if (strcmp(word, "--prefill") == 0 && value)
-            e = parse_list(value, 1u << 20, p->prefill, &p->prefill_count, why);
-        else if (strcmp(word, "--batch") == 0 && value)
-            e = parse_list(value, MOST_BATCH, p->batch, &p->batch_count, why);
-        else if (strcmp(word, "--prompt") == 0 && value)
-            e = parse_one(value, &p->prompt, why);
-        else if (strcmp(word, "--gen") == 0 && value)
-            e = parse_one(value, &p->gen, why);
-        else if (strcmp(word, "--repeat") == 0 && value)
-            e = parse_one(value, &p->repeat, why);
-        else
-            ours = false;
-        if (ours)
-            i++;
-        else
+        uint32_t count;
+        struct why what;
+        enum err e = value ? parse_sizes(value, option->most, option->list, option->room,
+                                         option->count ? option->count : &count, &what)
+                           : OK;
+        if (e)
+            return because(why, e, "%s: %s", option->name, what.text);
+        if (strcmp(argv[first], "--json") == 0)
+            p->json = true;
+        else if (!value)
             argv[kept++] = argv[i];
     }
+    argv[kept] = NULL;
     *argc = kept;
-    return e;
+    return OK;
 }
 
 static void print_help(void)

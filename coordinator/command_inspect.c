@@ -32,6 +32,13 @@ static void field_text(struct text *out, const char *name, const char *value)
     text_json_string_z(out, value);
 }
 
+static void field_bool(struct text *out, const char *name, bool value)
+{
+    text_add_string(out, out->at[out->length - 1] == '{' ? "" : ",");
+    text_json_string_z(out, name);
+    text_add_string(out, value ? ":true" : ":false");
+}
+
 static void add_pages(struct text *out, const struct inspection *found)
 {
     text_add_string(out, ",\"pages\":{");
@@ -52,7 +59,7 @@ static void add_workers(struct text *out, const struct inspection *found)
         field(out, "slot", w->slot);
         field(out, "generation", w->generation);
         field(out, "pid", w->pid);
-        field(out, "alive", w->alive);
+        field_bool(out, "alive", w->alive);
         field_text(out, "state", worker_state_name(w->state));
         field(out, "group", w->group);
         field(out, "rank", w->rank);
@@ -86,12 +93,13 @@ static void add_sessions(struct text *out, const struct inspection *found)
     text_add_string(out, "]");
 }
 
-static void print_json(const struct inspection *found)
+/* False: there is no memory for it. */
+static bool print_json(const struct inspection *found)
 {
     struct text out = {0};
     text_add_string(&out, "{");
     field_text(&out, "name", found->name);
-    field(&out, "running", found->server_runs);
+    field_bool(&out, "running", found->server_runs);
     field(&out, "holder_pid", found->holder_pid);
     field(&out, "header_version", found->header_version);
     field(&out, "layout_version", found->layout_version);
@@ -102,9 +110,9 @@ static void print_json(const struct inspection *found)
     add_workers(&out, found);
     add_sessions(&out, found);
     text_add_string(&out, "}\n");
-    if (!out.failed)
-        fwrite(out.at, 1, out.length, stdout);
+    bool whole = !out.failed && fwrite(out.at, 1, out.length, stdout) == out.length;
     text_fini(&out);
+    return whole;
 }
 
 int command_inspect(int argc, char **argv)
@@ -136,10 +144,13 @@ int command_inspect(int argc, char **argv)
         fprintf(stderr, "quire inspect: %s\n", why.text);
         return 1;
     }
+    bool shown = true;
     if (json)
-        print_json(&found);
+        shown = print_json(&found);
     else
         inspection_print(&found, stdout);
     inspection_fini(&found);
-    return 0;
+    if (!shown)
+        fprintf(stderr, "quire inspect: there is no memory to write all of it\n");
+    return shown ? 0 : 1;
 }

@@ -50,12 +50,20 @@ struct run {
 
 /* ---- one answer ---- */
 
+/* Bytes of the control character that begins here, of ASCII or of C1 (two bytes of UTF-8); 0: it is none, or one that texts have. */
+static size_t control_bytes(const char *words, size_t length)
+{
+    unsigned char c = (unsigned char)words[0], next = length > 1 ? (unsigned char)words[1] : 0;
+    if ((c < ' ' && c != '\n' && c != '\t') || c == 127)
+        return 1;
+    return c == 0xC2 && next >= 0x80 && next < 0xA0 ? 2 : 0;
+}
+
 static void show(struct run *r, const char *words, size_t length)
 {
-    for (size_t i = 0; i < length; i++) {
-        unsigned char c = (unsigned char)words[i];
-        bool control = (c < ' ' && c != '\n' && c != '\t') || c == 127;
-        putchar(control && r->terminal_output ? '?' : c);
+    for (size_t i = 0, bytes; i < length; i += bytes ? bytes : 1) {
+        bytes = r->terminal_output ? control_bytes(words + i, length - i) : 0;
+        putchar(bytes ? '?' : (unsigned char)words[i]);
     }
     r->broken_output |= fflush(stdout) != 0;
 }
@@ -193,14 +201,18 @@ static void clear_chat(struct run *r)
 /* A line that begins with a slash. False: the chat is over. */
 static bool obey(struct run *r, const char *line)
 {
-    if (strcmp(line, "/bye") == 0)
-        return false;
+    static const char *const ends[] = {"/bye", "/exit", "/quit"};
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
+        if (strcmp(line, ends[i]) == 0)
+            return false;
     if (strcmp(line, "/clear") == 0)
         clear_chat(r);
     else if (strncmp(line, "/system", 7) == 0 && (line[7] == ' ' || !line[7]))
         start_anew(r, line + 7 + strspn(line + 7, " "));
-    else
+    else if (strcmp(line, "/help") == 0)
         fputs(chat_help, stderr);
+    else
+        fputs("there is no such command; /help lists them\n", stderr);
     return true;
 }
 

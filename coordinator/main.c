@@ -1,4 +1,5 @@
 /* quire: one program, its first word says what it does. */
+#include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -82,6 +83,15 @@ static bool asks_for_help(int argc, char **argv)
     return false;
 }
 
+/* What could not be written was not done, whatever the command thinks. */
+static int done(int status)
+{
+    bool written = fflush(stdout) == 0 && !ferror(stdout);
+    if (status == 0 && !written)
+        fprintf(stderr, "quire: could not write to the standard output: %s\n", strerror(errno));
+    return status == 0 && !written ? 1 : status;
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 2) {
@@ -90,10 +100,10 @@ int main(int argc, char **argv)
     }
     if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
         printf("quire %s\n", QUIRE_VERSION);
-        return 0;
+        return done(0);
     }
     if (is_help(argv[1]))
-        return help(argc - 1, argv + 1);
+        return done(help(argc - 1, argv + 1));
     fault_open(UINT32_MAX, 0);
     const struct command *command = find(argv[1]);
     if (!command) {
@@ -101,6 +111,6 @@ int main(int argc, char **argv)
         return 2;
     }
     if (asks_for_help(argc - 1, argv + 1))
-        return print_help_of(command);
-    return command->run(argc - 1, argv + 1);
+        return done(print_help_of(command));
+    return done(command->run(argc - 1, argv + 1));
 }

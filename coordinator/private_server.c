@@ -17,7 +17,7 @@
 
 enum { STOP_MS = 15 * 1000, OUR_OPTIONS = 12 };
 
-/* ---- lines of its log: "12:00:01.234 info  what happened" ---- */
+/* ---- lines of its log: "2026-11-21T12:00:01.234 info  what happened" ---- */
 
 struct log_reader {
     int fd;
@@ -55,8 +55,8 @@ static bool read_more(struct log_reader *r)
 /* What a log line says, NULL when it is of another level. */
 static const char *said(const char *line, const char *level)
 {
-    enum { TIME_LENGTH = 13, LEVEL_LENGTH = 6 };
-    bool is_log_line = strlen(line) > TIME_LENGTH + LEVEL_LENGTH && line[2] == ':' && line[8] == '.';
+    enum { TIME_LENGTH = 24, LEVEL_LENGTH = 6 };
+    bool is_log_line = strlen(line) > TIME_LENGTH + LEVEL_LENGTH && line[10] == 'T' && line[19] == '.';
     return is_log_line && strncmp(line + TIME_LENGTH, level, strlen(level)) == 0 ? line + TIME_LENGTH + LEVEL_LENGTH
                                                                                  : NULL;
 }

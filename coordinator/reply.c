@@ -26,6 +26,7 @@ static struct extra common(const struct server *s, const struct http_request *ht
     bool any = strcmp(allowed, "*") == 0;
     if (origin && (any || strcmp(allowed, origin) == 0)) {
         add(&x, "Access-Control-Allow-Origin", origin);
+        add(&x, "Access-Control-Expose-Headers", "X-Request-Id, Retry-After");
         add(&x, "Vary", "Origin");
     }
     const char *theirs = http_request_header(http, "x-request-id");

@@ -11,6 +11,7 @@
 #include "coordinator/reply.h"
 #include "coordinator/version.h"
 #include "coordinator/web_page.h"
+#include "model/kernels/kernels.h"
 
 typedef void (*answer_fn)(struct server *s, struct http_request *http, uint64_t salt);
 
@@ -204,7 +205,7 @@ static void get_metrics(struct server *s, struct http_request *http, uint64_t sa
     struct metrics_constants constants = {
         .model_name = s->inference.checkpoint.api.model_name,
         .version = QUIRE_VERSION,
-        .kernels = *s->options->kernels ? s->options->kernels : "auto",
+        .kernels = kernels_choose(*s->options->kernels ? s->options->kernels : NULL)->name,
         .start_seconds = (double)s->started_unix,
     };
     server_gather_metrics(s);
@@ -332,6 +333,24 @@ static bool speaks_json(const struct http_request *http)
             strncasecmp(type, "application/x-www-form-urlencoded", length) == 0);
 }
 
+/* What stands at a path where nothing is: a client that was made for another server learns what this one has. */
+static void refuse_path(struct api_error *e, const char *path)
+{
+    static const char *const unbuilt[] = {
+        "/v1/embeddings", "/v1/responses",  "/v1/messages", "/v1/rerank",  "/v1/moderations",
+        "/v1/audio/",     "/v1/images/",    "/v1/files",    "/v1/batches", "/v1/fine_tuning/",
+        "/v1/realtime",   "/v1/assistants", "/v1/threads",  "/api/"};
+    const char *what = "there is nothing at";
+    for (size_t i = 0; i < sizeof unbuilt / sizeof *unbuilt; i++)
+        if (strncmp(path, unbuilt[i], strlen(unbuilt[i])) == 0)
+            what = "not built:";
+    api_refuse(
+        e, 404, NULL,
+        "%s %.200s; this server answers /v1/chat/completions, /v1/completions, /v1/models, /tokenize, /detokenize, "
+        "/health and /metrics",
+        what, path);
+}
+
 /* Before a byte of the body is read: the key first, so that a stranger learns nothing about routes. */
 static void on_early(struct http_request *http, void *arg)
 {
@@ -339,11 +358,13 @@ static void on_early(struct http_request *http, void *arg)
     const struct route *other, *route = find_route(http, &other);
     struct api_error e;
     uint64_t salt;
+    s->metrics.http_requests[route ? route->metric : other ? other->metric : METRIC_ROUTE_OTHER]++;
     if (is_preflight(http))
         return;
     if (!(route && route->open) && !key_fits(s, http, &salt)) {
         api_refuse(&e, 401, NULL,
                    "a valid API key is needed: send \"Authorization: Bearer KEY\" or \"X-Api-Key: KEY\"");
+        e.code = "invalid_api_key";
         reply_error(s, http, &e, NULL);
     } else if (!route && other) {
         api_refuse(&e, 405, NULL, "%s takes %s", other->path, other->method == HTTP_GET ? "GET" : "POST");
@@ -351,7 +372,7 @@ static void on_early(struct http_request *http, void *arg)
     } else if (!route && http->method == HTTP_OTHER) {
         reply_refusal(s, http, 501, "this method is none that the server knows");
     } else if (!route) {
-        api_refuse(&e, 404, NULL, "there is nothing at this path; GET / shows what this server is");
+        refuse_path(&e, http->path);
         reply_error(s, http, &e, NULL);
     } else if (route->method == HTTP_POST && s->phase != SERVER_READY) {
         s->metrics.requests_rejected++;
@@ -374,7 +395,6 @@ static void on_request(struct http_request *http, void *arg)
         return;
     }
     key_fits(s, http, &salt); /* on_early let it pass; this is for the salt */
-    s->metrics.http_requests[route->metric]++;
     route->answer(s, http, salt);
 }
 

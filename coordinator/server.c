@@ -21,6 +21,7 @@ enum {
     HELPER_THREADS = 2,
     DOES_WELL_US = 10 * 1000 * 1000, /* a server that lives so long is not killed by the memory that it took over */
     DESCRIPTORS_ENOUGH = 1 << 17,
+    ADDRESS_BYTES = 256, /* of the address that is printed */
 };
 
 /* ---- phases ---- */
@@ -74,14 +75,24 @@ static void note_doing_well(struct server *s)
         arena_does_well(&s->inference.arena);
 }
 
+/* http://HOST:PORT/, as one pastes it: an IPv6 address stands in brackets. */
+static const char *address(const struct server *s, char out[static ADDRESS_BYTES])
+{
+    const char *host = s->options->host;
+    bool brackets = strchr(host, ':') != NULL;
+    snprintf(out, ADDRESS_BYTES, "http://%s%.200s%s:%u/", brackets ? "[" : "", host, brackets ? "]" : "",
+             http_server_port(s->http));
+    return out;
+}
+
 static void on_ready(void *owner)
 {
     struct server *s = owner;
     if (s->phase != SERVER_LOADING)
         return;
     s->phase = SERVER_READY;
-    log_info("ready after %.1f s: http://%s:%u/", (double)(now_us() - s->started_us) * 1e-6, s->options->host,
-             http_server_port(s->http));
+    char url[ADDRESS_BYTES];
+    log_info("ready after %.1f s: %s", (double)(now_us() - s->started_us) * 1e-6, address(s, url));
     note_doing_well(s);
 }
 
@@ -265,8 +276,10 @@ int server_run(const struct serve_options *options)
         log_error("%s", why.text);
         s->exit_code = e == ERR_INVALID ? 2 : 1; /* what was asked for can never be; or not here and now */
     } else {
-        log_info("quire %s: listening on http://%s:%u/, %u workers in %u groups", QUIRE_VERSION, options->host,
-                 http_server_port(s->http), s->inference.workers, s->inference.groups);
+        char url[ADDRESS_BYTES];
+        log_info("quire %s: listening on %s, %u worker%s in %u group%s", QUIRE_VERSION, address(s, url),
+                 s->inference.workers, s->inference.workers == 1 ? "" : "s", s->inference.groups,
+                 s->inference.groups == 1 ? "" : "s");
         log_info("chat template: %s", s->inference.checkpoint.template_whose
                                           ? s->inference.checkpoint.template_whose
                                           : "none, the model continues texts (--chat-template FILE)");

@@ -30,7 +30,8 @@ static void key_text(struct text *out, const char *name, const char *value)
 
 static void next_object(struct text *out)
 {
-    text_add_string(out, out->at[out->length - 1] == '[' ? "{" : ",{");
+    bool first = out->length == 0 || out->at[out->length - 1] == '['; /* nothing at all: there is no memory */
+    text_add_string(out, first ? "{" : ",{");
 }
 
 static void write_workers(const struct supervisor *v, struct text *out)

@@ -1,10 +1,13 @@
 """quire run from the outside: words on stdout, everything else on stderr, nothing left behind."""
+import http.server
+import json
 import os
 import pty
 import select
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 import unittest
 from pathlib import Path
@@ -124,13 +127,16 @@ class Interrupted(unittest.TestCase):
             wait_until("its server has removed its memory", lambda: not left_behind(process.pid), patience_s=60)
 
 
-class Chat(unittest.TestCase):
-    """On a terminal of its own."""
+class Terminal(unittest.TestCase):
+    """quire run on a terminal of its own."""
+
+    words = ()
 
     def setUp(self):
+        server_url = self.url()
         self.pid, self.terminal = pty.fork()
         if self.pid == 0:
-            os.execv(QUIRE, ["quire", "run", "--connect", url(), "--temperature", "0", "--max-tokens", "400"])
+            os.execv(QUIRE, ["quire", "run", "--connect", server_url, "--temperature", "0", "--max-tokens", "400", *self.words])
         self.seen = ""
         self.status = None
         self.addCleanup(self.close)
@@ -162,6 +168,11 @@ class Chat(unittest.TestCase):
         self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return self.status
 
+
+class Chat(Terminal):
+    def url(self):
+        return url()
+
     def test_a_chat_remembers_forgets_and_ends(self):
         self.read_until("> ")
         self.say("My name is Ada. Answer in one short sentence.")
@@ -186,6 +197,13 @@ class Chat(unittest.TestCase):
         body = {"messages": messages, "temperature": 0, "max_tokens": 400}
         return server.post("/v1/chat/completions", body)[2]["choices"][0]["message"]["content"].rstrip("\n")
 
+    def test_it_ends_by_the_words_that_others_use_and_says_when_it_knows_none(self):
+        self.read_until("> ")
+        self.say("/frobnicate")
+        self.assertIn("no such command", self.read_until("> "))
+        self.say("/quit")
+        self.assertEqual(self.ends(), 0)
+
     def test_ctrl_c_stops_the_answer_and_then_the_chat(self):
         self.read_until("> ")
         self.say("Count from one to two hundred, in words.")
@@ -195,4 +213,43 @@ class Chat(unittest.TestCase):
         self.read_until("> ")
         wait_until("the server has stopped, too", lambda: not server.sessions(), patience_s=10)
         os.write(self.terminal, b"\x03")
+        self.assertEqual(self.ends(), 0)
+
+
+class Hostile(http.server.BaseHTTPRequestHandler):
+    """A server whose model says what commands a terminal: in ASCII's control characters and in C1's."""
+
+    said = "before\x1b[31m\u009b31m\x07after \u00e4"
+
+    def do_GET(self):
+        self.answer("application/json", json.dumps({"chat_template": "x"}))
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        event = {"choices": [{"index": 0, "delta": {"content": self.said}, "finish_reason": None}]}
+        self.answer("text/event-stream", f"data: {json.dumps(event)}\n\ndata: [DONE]\n\n")
+
+    def answer(self, kind, text):
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(text.encode())))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *words):
+        pass
+
+
+class HostileWords(Terminal):
+    words = ("hello",)
+
+    def url(self):
+        hostile = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hostile)
+        self.addCleanup(hostile.server_close)
+        threading.Thread(target=hostile.serve_forever, daemon=True).start()
+        self.addCleanup(hostile.shutdown)
+        return f"http://127.0.0.1:{hostile.server_port}"
+
+    def test_no_control_character_of_the_model_reaches_the_terminal(self):
+        self.assertEqual(self.read_until("after \u00e4"), "before?[31m?31m?")
         self.assertEqual(self.ends(), 0)

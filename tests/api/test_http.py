@@ -38,7 +38,9 @@ class Routes(unittest.TestCase):
         self.assertEqual(headers["Access-Control-Allow-Origin"], "http://example.org")
         self.assertIn("POST", headers["Access-Control-Allow-Methods"])
         self.assertTrue(headers["Access-Control-Allow-Headers"])
-        self.assertEqual(server.get("/health", headers=asked)[1]["Access-Control-Allow-Origin"], "http://example.org")
+        answer = server.get("/health", headers=asked)[1]
+        self.assertEqual(answer["Access-Control-Allow-Origin"], "http://example.org")
+        self.assertIn("X-Request-Id", answer["Access-Control-Expose-Headers"])
 
     def test_errors_are_json_wherever_they_arise(self):
         for method, path, body, want in [("GET", "/no/such", None, 404), ("GET", CHAT, None, 405), ("POST", CHAT, b"{", 400),
@@ -48,6 +50,14 @@ class Routes(unittest.TestCase):
             self.assertEqual(set(answer["error"]) & {"message", "type", "param", "code"}, {"message", "type", "param", "code"})
             if status == 405:
                 self.assertIn("OPTIONS", headers["Allow"])
+
+    def test_what_is_not_built_is_named_with_what_is(self):
+        for path, said in [("/v1/embeddings", "not built: /v1/embeddings;"), ("/v1/responses", "not built: /v1/responses;"),
+                           ("/v1/audio/speech", "not built: /v1/audio/speech;"), ("/v1/chat", "there is nothing at /v1/chat;")]:
+            status, _, answer = server.post(path, {"input": "x"})
+            self.assertEqual((status, answer["error"]["type"]), (404, "not_found_error"))
+            self.assertIn(said, answer["error"]["message"])
+            self.assertIn("/v1/completions", answer["error"]["message"])
 
     def test_a_body_of_another_kind_is_415(self):
         body = b'{"prompt": "Hi", "max_tokens": 1}'
@@ -136,6 +146,23 @@ class Metrics(unittest.TestCase):
             base = re.sub(r"_(bucket|sum|count)$", "", name)
             self.assertTrue(name in types or types.get(base) == "histogram", name)
         self.assertGreater(len(types), 20)
+
+    def of(self, name, label):
+        return next(value for (series, labels), value in self.read()[1].items() if series == name and label in (labels or ""))
+
+    def test_requests_to_no_route_and_refused_ones_are_counted(self):
+        def counted():
+            return [self.of("quire_http_requests_total", f'route="{route}"') for route in ("other", "chat", "state")]
+
+        before = counted()
+        server.get("/no/such")
+        server.get(CHAT)  # 405
+        server.ask("POST", "/quire/limits", b"<x/>", headers={"Content-Type": "application/xml"})  # 415
+        self.assertEqual([now - then for now, then in zip(counted(), before)], [1, 1, 1])
+
+    def test_the_kernel_set_is_named(self):
+        labels = next(labels for name, labels in self.read()[1] if name == "quire_build_info")
+        self.assertRegex(labels, 'kernels="(reference|avx2|avx512)"')
 
     def test_histograms_are_cumulative_and_end_with_their_count(self):
         server.post(TEXT, {"prompt": "a b c", "max_tokens": 4})
@@ -251,7 +278,7 @@ class Keys(unittest.TestCase):
                 self.assertEqual(keyed.get("/")[0], 200)
                 for path in ("/v1/models", "/metrics", "/quire/state", "/no/such"):
                     status, _, body = keyed.get(path)
-                    self.assertEqual((status, body["error"]["type"]), (401, "authentication_error"), path)
+                    self.assertEqual((status, body["error"]["type"], body["error"]["code"]), (401, "authentication_error", "invalid_api_key"), path)
                 wrong = [{"Authorization": "Bearer first-key"}, {"X-Api-Key": "nonsense"}, {"Authorization": "Bearer "},
                          {"Authorization": "Basic " + base64.b64encode(b"first-key-of-some-length").decode()}]  # fmt: skip
                 for headers in wrong:

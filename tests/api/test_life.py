@@ -67,6 +67,12 @@ class Loading(unittest.TestCase):
             self.assertEqual(done.returncode, 2, options)
             self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
 
+    def test_the_address_of_ipv6_is_one_that_can_be_pasted(self):
+        if not socket.has_ipv6 or not Path("/proc/net/if_inet6").exists():
+            self.skipTest("needs IPv6")
+        with Server(*SMALL, "--host", "::1") as server:
+            self.assertRegex(server.log, r"listening on http://\[::1\]:\d+/, 1 worker in 1 group\n")
+
     def test_others_are_let_in_only_with_keys(self):
         done = run_quire("serve", "-m", SMOLLM2, "--host", "0.0.0.0", "--port", "0", "--name", fresh_name())
         self.assertEqual(done.returncode, 2)  # wrong usage

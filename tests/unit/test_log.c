@@ -52,8 +52,9 @@ static void a_line_has_time_level_prefix_and_words(void **state)
     (void)state;
     log_set_prefix("worker 3: ");
     log_warn("lost after %d ms", 17);
-    int hour, minute, second, ms, at = 0;
-    assert_int_equal(sscanf(caught(), "%2d:%2d:%2d.%3d %n", &hour, &minute, &second, &ms, &at), 4);
+    int year, month, day, hour, minute, second, ms, at = 0;
+    assert_int_equal(
+        sscanf(caught(), "%4d-%2d-%2dT%2d:%2d:%2d.%3d %n", &year, &month, &day, &hour, &minute, &second, &ms, &at), 7);
     assert_string_equal(written + at, "warn  worker 3: lost after 17 ms\n");
 }
 
@@ -85,12 +86,14 @@ static void lines_below_the_level_are_dropped(void **state)
 static void words_cannot_forge_a_second_line(void **state)
 {
     (void)state;
-    log_info("model \"%s\"", "a\n12:00:00.000 error all is lost\r\x1b[31m\x7f");
+    log_info("model \"%s\"", "a\n12:00:00.000 error all is lost\r\x1b[31m\x7f\xc2\x9b"
+                             "31m grün");
     const char *end = strchr(caught(), '\n');
     assert_non_null(end);
     assert_int_equal(end[1], 0);
     for (const char *c = written; c < end; c++)
-        assert_true((unsigned char)*c >= ' ' && *c != 127);
+        assert_true((unsigned char)*c >= ' ' && *c != 127 && (unsigned char)*c != 0x9b);
+    assert_non_null(strstr(written, "grün")); /* a letter of two bytes is no control character */
 }
 
 static void a_line_too_long_is_cut_and_still_ends(void **state)
