@@ -223,6 +223,8 @@ void live_request_pick_up(struct server *s, struct http_request *http, enum api_
             "there is no answer of that id here; it may have been picked up too late, or belong to another key");
     } else if (event_id && !is_event_id(event_id)) {
         reply_refusal(s, http, 400, "Last-Event-ID is none that this server has given");
+    } else if (s->phase == SERVER_DRAINING && r->kept && r->unfinished && wants_stream(http)) {
+        reply_refusal(s, http, 503, "the server is shutting down and goes on with no answer that was left");
     } else if (go_on(r, &why)) {
         reply_refusal(s, http, 429, why.text);
     } else if (wants_stream(http)) {
@@ -285,8 +287,8 @@ static enum err adopt_slot(struct server *s, const struct session_slot *slot, ui
     bool first = !r;
     if (first && !(r = calloc(1, sizeof *r)))
         return because(why, ERR_NOMEM, "there is no memory for it");
-    enum err e = request_record_read(slot->client, slot->client_bytes, &slot->sampling, slot->tokens, &r->request,
-                                     choice, &owner, why);
+    enum err e = request_record_read(slot->client, slot->client_bytes, &slot->sampling, slot->tokens,
+                                     s->inference.checkpoint.api.context_tokens, &r->request, choice, &owner, why);
     if (first && e) {
         live_request_free(r);
         return e;
@@ -316,8 +318,9 @@ static void take_slots(struct live_request *r, bool *was_running)
         struct request_owner owner;
         struct why why;
         if ((state != SESSION_LIVE && state != SESSION_KEPT) || strcmp(slot->id, r->id) != 0 ||
-            request_record_read(slot->client, slot->client_bytes, &slot->sampling, slot->tokens, &r->request, &choice,
-                                &owner, &why) ||
+            request_record_read(slot->client, slot->client_bytes, &slot->sampling, slot->tokens,
+                                r->server->inference.checkpoint.api.context_tokens, &r->request, &choice, &owner,
+                                &why) ||
             r->live[choice].slot_generation)
             continue;
         r->live[choice].slot = i;

@@ -135,11 +135,13 @@ static bool agrees(const struct api_request *r, const struct head *h)
 }
 
 static enum err read_prompt(struct cursor *c, const struct head *h, const uint32_t *ids, uint32_t count,
-                            struct api_prompt *prompt, struct why *why)
+                            uint32_t context, struct api_prompt *prompt, struct why *why)
 {
     const uint8_t *echo = cursor_take(c, h->echo_bytes);
     if (!echo || c->at != c->length)
         return because(why, ERR_FORMAT, "the record of a kept request is cut off");
+    if (count > context || h->max_tokens > context - count)
+        return because(why, ERR_FORMAT, "the prompt and answer of a kept request are longer than the context");
     prompt->tokens = malloc(count * sizeof *prompt->tokens);
     prompt->echo = h->flags & ECHO_PROMPT ? malloc(h->echo_bytes + 1u) : NULL;
     if (!prompt->tokens || (h->flags & ECHO_PROMPT && !prompt->echo))
@@ -156,7 +158,7 @@ static enum err read_prompt(struct cursor *c, const struct head *h, const uint32
 }
 
 enum err request_record_read(const uint8_t *bytes, size_t length, const struct sampling *sampling,
-                             const uint32_t *prompt, struct api_request **out, uint32_t *choice,
+                             const uint32_t *prompt, uint32_t context, struct api_request **out, uint32_t *choice,
                              struct request_owner *owner, struct why *why)
 {
     struct cursor c = cursor_over(bytes, length);
@@ -173,7 +175,7 @@ enum err request_record_read(const uint8_t *bytes, size_t length, const struct s
         e = read_stops(&c, &h, first ? *out : NULL, why);
     struct api_prompt *mine = e ? NULL : &(*out)->prompts[h.choice / h.n];
     if (!e && !mine->tokens)
-        e = read_prompt(&c, &h, prompt, sampling->prompt_tokens, mine, why);
+        e = read_prompt(&c, &h, prompt, sampling->prompt_tokens, context, mine, why);
     *choice = h.choice;
     *owner = (struct request_owner){.tenant = h.tenant, .created = h.created};
     return e;

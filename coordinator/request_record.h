@@ -31,11 +31,11 @@ void request_record_write(const struct api_request *r, uint32_t choice, const st
 
 /*
  * Into *out, a request without prompts if *out is NULL, or one that was read before and must agree; then the prompt of this
- * choice, unless another choice brought it. prompt: sampling->prompt_tokens ids. *out is the caller's, api_request_free, also
+ * choice, unless another choice brought it. prompt: sampling->prompt_tokens ids, which with the answer fit into `context` tokens. *out is the caller's, api_request_free, also
  * after an error. ERR_FORMAT: no such record can have been written.
  */
 enum err request_record_read(const uint8_t *bytes, size_t length, const struct sampling *sampling,
-                             const uint32_t *prompt, struct api_request **out, uint32_t *choice,
+                             const uint32_t *prompt, uint32_t context, struct api_request **out, uint32_t *choice,
                              struct request_owner *owner, struct why *why);
 
 #endif

@@ -146,6 +146,22 @@ class Draining(unittest.TestCase):
             self.assertEqual(server.wait(), 0)
             self.assertEqual(segments(server.name), [])
 
+    def test_an_answer_that_was_left_is_not_begun_again(self):
+        with Server(*SMALL) as server, server.open_stream(TEXT, {**self.TALK, "max_tokens": 900}) as running:
+            next(running.events())
+            with server.open_stream(TEXT, {**self.TALK, "max_tokens": 900}) as left:
+                answer = next(left.events())["id"]
+                left.leave()
+            wait_until("it has stopped", lambda: len(server.sessions()) == 1)
+            server.process.send_signal(signal.SIGTERM)
+            server.wait_log("draining")
+            status, _, body = server.get(f"{TEXT}/{answer}", headers={"Accept": "text/event-stream"})
+            self.assertEqual((status, body["error"]["type"]), (503, "unavailable_error"))
+            status, _, body = server.get(f"{TEXT}/{answer}")  # what there is of it
+            self.assertEqual((status, body["id"], body["choices"][0]["finish_reason"]), (200, answer, None))
+            running.leave()
+            self.assertEqual(server.wait(), 0)
+
     def test_what_does_not_finish_in_time_is_cut(self):
         with Server(*SMALL, "--drain", "1") as server:
             with server.open_stream(TEXT, {**self.TALK, "max_tokens": 900}) as stream:

@@ -3,6 +3,8 @@
 
 #include "tests/support/api_rig.h"
 
+enum { CONTEXT = 2048 }; /* of the rig */
+
 static const char chat[] =
     "{\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"}],\"max_tokens\":9,\"n\":3,\"seed\":4,\"stop\":[\"ab\",\"c\"],"
     "\"logprobs\":true,\"top_logprobs\":4,\"cache_salt\":\"x\",\"return_token_ids\":true,\"ignore_eos\":true}";
@@ -29,8 +31,8 @@ static enum err read_choice(const struct api_request *r, uint32_t choice, struct
     uint32_t found;
     uint8_t *record = record_of(r, choice, &bytes);
     api_request_sampling(r, choice, &sampling);
-    enum err e =
-        request_record_read(record, bytes, &sampling, api_request_prompt(r, choice)->tokens, out, &found, &owner, &why);
+    enum err e = request_record_read(record, bytes, &sampling, api_request_prompt(r, choice)->tokens, CONTEXT, out,
+                                     &found, &owner, &why);
     free(record);
     if (!e) {
         assert_int_equal(found, choice);
@@ -122,7 +124,7 @@ static void no_cut_and_no_changed_byte_does_harm(void **state)
         memcpy(cut, record, length);
         struct api_request *back = NULL;
         assert_int_equal(
-            request_record_read(cut, length, &sampling, r->prompts[0].tokens, &back, &choice, &owner, &why),
+            request_record_read(cut, length, &sampling, r->prompts[0].tokens, CONTEXT, &back, &choice, &owner, &why),
             ERR_FORMAT);
         api_request_free(back);
         free(cut);
@@ -130,8 +132,10 @@ static void no_cut_and_no_changed_byte_does_harm(void **state)
     for (size_t bit = 0; bit < 8 * bytes; bit++) {
         record[bit / 8] ^= (uint8_t)(1 << bit % 8);
         struct api_request *back = NULL;
-        if (request_record_read(record, bytes, &sampling, r->prompts[0].tokens, &back, &choice, &owner, &why) == OK)
-            assert_true(choice < api_request_choices(back) && api_request_choices(back) <= API_MOST_CHOICES);
+        if (request_record_read(record, bytes, &sampling, r->prompts[0].tokens, CONTEXT, &back, &choice, &owner,
+                                &why) == OK)
+            assert_true(choice < api_request_choices(back) && api_request_choices(back) <= API_MOST_CHOICES &&
+                        back->prompts[0].count + (uint64_t)back->prompts[0].max_tokens <= CONTEXT);
         api_request_free(back);
         record[bit / 8] ^= (uint8_t)(1 << bit % 8);
     }
