@@ -21,6 +21,8 @@ static void hub_close(void *hub)
     safetensors_close(h->weights);
     gguf_header_fini(&h->header);
     free(h->claimed);
+    for (uint32_t i = 0; i < h->source_count; i++)
+        free((void *)(uintptr_t)h->sources[i].pieces);
     free(h->sources);
     free(h->rope_factors);
     free(h->header_bytes);
@@ -33,8 +35,10 @@ enum err hub_add_tensor(struct hub *h, const char *name, uint32_t dims, const ui
     if (h->source_count == h->source_room) {
         uint32_t room = h->source_room ? 2 * h->source_room : 256;
         struct tensor_source *more = realloc(h->sources, room * sizeof *more);
-        if (!more)
+        if (!more) {
+            free((void *)(uintptr_t)source.pieces);
             return because(why, ERR_NOMEM, "no memory for the tensors of \"%.300s\"", h->directory);
+        }
         h->sources = more;
         h->source_room = room;
     }

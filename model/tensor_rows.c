@@ -17,7 +17,7 @@ static bool is_float(enum tensor_type type)
 
 bool tensor_source_is_plain(const struct tensor_source *s, enum tensor_type wanted)
 {
-    return s->type == wanted && !s->transposed && s->head_rows == 0 && s->added == 0.0f;
+    return s->type == wanted && !s->transposed && s->head_rows == 0 && s->added == 0.0f && !s->pieces;
 }
 
 bool tensor_rows_can_be(enum tensor_type from, enum tensor_type to)
@@ -58,12 +58,21 @@ static uint64_t wanted_row(const struct request *r, uint32_t i)
     return source_row(r->s, r->order ? r->order[i] : r->first + i);
 }
 
+/* The bytes of wanted row i of a source that is not transposed. */
+static const uint8_t *row_at(const struct request *r, uint32_t i, uint64_t row_bytes)
+{
+    uint64_t row = wanted_row(r, i);
+    if (r->s->pieces)
+        return r->s->pieces[row / r->s->piece_rows] + row % r->s->piece_rows * row_bytes;
+    return r->s->data + row * row_bytes;
+}
+
 /* Plain rows, perhaps in another order. */
 static void copy_rows(const struct request *r, uint8_t *out)
 {
     uint64_t bytes = tensor_row_bytes(r->t);
     for (uint32_t i = 0; i < r->count; i++)
-        memcpy(out + i * bytes, r->s->data + wanted_row(r, i) * bytes, bytes);
+        memcpy(out + i * bytes, row_at(r, i, bytes), bytes);
 }
 
 /* numbers is (count, cols). A transposed source is read along its own rows, a piece of each. */
@@ -74,7 +83,7 @@ static void widen_rows(const struct request *r, float *numbers)
     uint64_t bytes = tensor_type_traits(s->type)->block_bytes;
     if (!s->transposed) {
         for (uint32_t i = 0; i < r->count; i++)
-            blocks_to_float(s->type, s->data + wanted_row(r, i) * cols * bytes, cols, numbers + i * cols);
+            blocks_to_float(s->type, row_at(r, i, cols * bytes), cols, numbers + i * cols);
     } else {
         for (uint64_t c = 0; c < cols; c++)
             for (uint32_t i = 0; i < r->count; i++)
@@ -116,6 +125,7 @@ enum err tensor_rows_read(const struct gguf_tensor *t, uint64_t first, const uin
     const struct request r = {
         .t = t, .s = t->source ? t->source : &in_place, .first = first, .order = order, .count = count};
     must(tensor_rows_can_be(r.s->type, t->type));
+    must(!r.s->transposed || !r.s->pieces);
     if (r.s->type == t->type && r.s->added == 0.0f) {
         if (r.s->transposed)
             transpose_rows(&r, out);

@@ -22,6 +22,9 @@ struct tensor_source {
     uint32_t
         head_rows; /* not 0: in each run of so many rows, row i of the first half goes to 2 i, of the second to 2 i + 1 */
     float added;   /* to every number */
+    const uint8_t *const
+        *pieces; /* not NULL: the rows stand in several places, piece_rows in each, `data` the first of them */
+    uint64_t piece_rows;
 };
 
 /* The bytes are the tensor's rows already. */

@@ -349,6 +349,22 @@ static void a_linear_scaling_and_other_windows_are_taken_over(void **state)
     refused("\"query_pre_attn_scalar\"");
 }
 
+static void what_a_config_leaves_out_is_what_transformers_takes_by_default(void **state)
+{
+    (void)state;
+    link_all("tiny/gemma3/hf");
+    change_config("rms_norm_eps", NULL);
+    opens();
+    assert_true(plan.norm_eps == 1e-6f);
+    change_config("sliding_window", NULL);
+    opens();
+    assert_int_equal(plan.window, 4096);
+    change_config("num_attention_heads", NULL); /* 8 by default, of which this file has not enough */
+    refused("tensor \"blk.0.attn_q.weight\"");
+    change_config("model_type", json_string("gemma3"));
+    refused("\"text_config\" is no object");
+}
+
 static void files_that_are_missing_are_named(void **state)
 {
     char path[640];
@@ -381,18 +397,19 @@ static void a_chat_template_of_its_own_file_goes_before_the_settings(void **stat
 
 int main(void)
 {
-    struct CMUnitTest tests[GOLDENS + 8] = {
+    struct CMUnitTest tests[GOLDENS + 9] = {
         cmocka_unit_test(tensors_are_those_of_a_converted_file),
         cmocka_unit_test(who_builds_weights_sees_the_same_model_without_its_vocabulary),
         cmocka_unit_test(a_vocabulary_needs_no_weights_beside_it),
         cmocka_unit_test(a_config_in_the_newer_style_says_the_same),
         cmocka_unit_test(a_config_that_says_too_little_or_too_much_is_refused_by_its_key),
         cmocka_unit_test(a_linear_scaling_and_other_windows_are_taken_over),
+        cmocka_unit_test(what_a_config_leaves_out_is_what_transformers_takes_by_default),
         cmocka_unit_test(files_that_are_missing_are_named),
         cmocka_unit_test(a_chat_template_of_its_own_file_goes_before_the_settings),
     };
     for (size_t i = 0; i < GOLDENS; i++)
-        tests[8 + i] = (struct CMUnitTest){
+        tests[9 + i] = (struct CMUnitTest){
             .name = goldens[i].model, .test_func = agrees_with_its_golden, .initial_state = &goldens[i]};
     return cmocka_run_group_tests(tests, make_directory, remove_directory);
 }

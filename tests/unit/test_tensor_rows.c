@@ -80,6 +80,28 @@ static void halves_of_heads_become_neighbours(void **state)
         assert_memory_equal(out[r], numbers[order[r]], sizeof out[r]);
 }
 
+static void rows_in_pieces_are_found_in_theirs(void **state)
+{
+    (void)state;
+    static const uint32_t order[5] = {7, 0, 3, 4, 1};
+    const uint8_t *const pieces[2] = {(const uint8_t *)numbers[4],
+                                      (const uint8_t *)numbers[0]}; /* the later half first */
+    const struct tensor_source source = {.data = pieces[0], .type = TENSOR_F32, .pieces = pieces, .piece_rows = 4};
+    struct gguf_tensor t = tensor_of(&source, TENSOR_F32), quantised = tensor_of(&source, TENSOR_Q8_0);
+    float out[ROWS][COLS];
+    uint8_t made[34], expected[34];
+    assert_false(tensor_source_is_plain(&source, TENSOR_F32));
+    assert_int_equal(tensor_rows_read(&t, 0, NULL, ROWS, (uint8_t *)out, NULL), OK);
+    assert_memory_equal(out[0], numbers[4], 4 * sizeof out[0]);
+    assert_memory_equal(out[4], numbers[0], 4 * sizeof out[0]);
+    assert_int_equal(tensor_rows_read(&t, 0, order, 5, (uint8_t *)out, NULL), OK);
+    for (int i = 0; i < 5; i++)
+        assert_memory_equal(out[i], numbers[(order[i] + 4) % ROWS], sizeof out[i]);
+    assert_int_equal(tensor_rows_read(&quantised, 6, NULL, 1, made, NULL), OK);
+    assert_true(blocks_from_float(TENSOR_Q8_0, numbers[2], COLS, expected));
+    assert_memory_equal(made, expected, sizeof made);
+}
+
 static void what_is_added_is_added_before_anything_is_rounded(void **state)
 {
     (void)state;
@@ -125,6 +147,7 @@ int main(void)
         cmocka_unit_test(rows_as_they_are_are_copied_in_any_order),
         cmocka_unit_test(a_transposed_source_gives_the_rows),
         cmocka_unit_test(halves_of_heads_become_neighbours),
+        cmocka_unit_test(rows_in_pieces_are_found_in_theirs),
         cmocka_unit_test(what_is_added_is_added_before_anything_is_rounded),
         cmocka_unit_test(a_number_that_is_none_is_refused_with_the_tensors_name),
         cmocka_unit_test(only_floats_can_be_made_something_else),
