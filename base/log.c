@@ -41,16 +41,15 @@ static void put_line(const char *line, size_t length)
     (void)ignored;
 }
 
-/* A client's words must not forge a second line, nor command a terminal: neither ASCII's controls nor C1's, which UTF-8 writes in two bytes. */
-static void blank_controls(char *line, size_t length)
+void log_blank_controls(char *words, size_t length)
 {
     for (size_t i = 0; i < length; i++) {
-        unsigned char c = (unsigned char)line[i], next = i + 1 < length ? (unsigned char)line[i + 1] : 0;
+        unsigned char c = (unsigned char)words[i], next = i + 1 < length ? (unsigned char)words[i + 1] : 0;
         bool c1 = c == 0xC2 && next >= 0x80 && next < 0xA0;
         if (c < ' ' || c == 127 || c1)
-            line[i] = ' ';
+            words[i] = ' ';
         if (c1)
-            line[++i] = ' ';
+            words[++i] = ' ';
     }
 }
 
@@ -75,7 +74,7 @@ void log_line(enum log_level level, const char *format, ...)
     used += n > 0 ? (size_t)n : 0;
     if (used > sizeof line - 2)
         used = sizeof line - 2;
-    blank_controls(line, used);
+    log_blank_controls(line, used); /* a client's words must not forge a second line, nor command a terminal */
     line[used++] = '\n';
     put_line(line, used);
 }

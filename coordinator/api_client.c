@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "coordinator/http_chunked.h"
 #include "coordinator/text.h"
 
@@ -417,6 +418,14 @@ static const char *message_of(const json_t *answer)
     return json_is_string(error) ? json_string_value(error) : json_string_value(json_object_get(error, "message"));
 }
 
+/* Its words go to a terminal: they command nothing there. */
+static enum err said_by_server(enum err e, const char *message, struct why *why)
+{
+    because(why, e, "%s", message);
+    log_blank_controls(why->text, strlen(why->text));
+    return e;
+}
+
 /* What the server says instead of a stream. */
 static enum err read_refusal(struct reply *r, struct why *why)
 {
@@ -424,7 +433,7 @@ static enum err read_refusal(struct reply *r, struct why *why)
     enum err e = read_json(r, &answer, why);
     const char *message = message_of(answer);
     if (!e && message)
-        e = because(why, ERR_INVALID, "%s", message);
+        e = said_by_server(ERR_INVALID, message, why);
     else if (!e)
         e = because(why, ERR_INVALID, "the server at %s:%s answers with HTTP status %d", r->client->host,
                     r->client->port, r->status);
@@ -453,7 +462,7 @@ static enum err end_event(struct event_reader *x, struct why *why)
     if (!event)
         return because(why, ERR_FORMAT, "an event of the server's stream is not JSON");
     const char *message = message_of(event);
-    enum err e = message ? because(why, ERR_IO, "%s", message) : OK;
+    enum err e = message ? said_by_server(ERR_IO, message, why) : OK;
     if (!e)
         x->done = !x->event(x->owner, event);
     json_decref(event);

@@ -5,6 +5,7 @@
  */
 #include <arpa/inet.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -118,6 +119,14 @@ static void peer_finished_early(struct http_connection *c)
     server_connection_deaf(c);
 }
 
+static void refuse_large_body(struct http_connection *c)
+{
+    char problem[128];
+    snprintf(problem, sizeof problem, "The request's body is larger than the %llu bytes that this server takes.",
+             (unsigned long long)c->server->limits.body_bytes);
+    connection_refuse(c, 413, problem);
+}
+
 static enum turn run_request(struct http_connection *c)
 {
     connection_move(c, CONN_RUNNING);
@@ -140,7 +149,7 @@ static enum turn check_request(struct http_connection *c)
     c->request.query = c->head->query;
     c->closing = !c->head->keep_alive;
     if (c->head->content_length > s->limits.body_bytes) {
-        connection_refuse(c, 413, "The request's body is larger than this server takes.");
+        refuse_large_body(c);
         return TURN_AGAIN;
     }
     if (s->callbacks.early)
@@ -206,7 +215,7 @@ static bool append_to_body(struct http_connection *c, const char *data, size_t b
     struct http_limits *limits = &c->server->limits;
     uint64_t need = c->request.body_bytes + bytes + 1;
     if (need - 1 > limits->body_bytes) {
-        connection_refuse(c, 413, "The request's body is larger than this server takes.");
+        refuse_large_body(c);
         return false;
     }
     if (need > c->body_room) {

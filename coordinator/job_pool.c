@@ -106,8 +106,9 @@ enum err job_pool_open(struct job_pool **out, struct event_base *loop, uint32_t 
     pool->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     pool->wake = pool->wake_fd < 0 ? NULL : event_new(loop, pool->wake_fd, EV_READ | EV_PERSIST, on_wake, pool);
     if (!pool->wake || event_add(pool->wake, NULL)) {
+        enum err e = because_errno(why, ERR_IO, "could not start the helper threads");
         job_pool_close(pool);
-        return because_errno(why, ERR_IO, "could not start the helper threads");
+        return e;
     }
     while (pool->threads < threads) {
         int error = pthread_create(&pool->thread[pool->threads], NULL, help, pool);

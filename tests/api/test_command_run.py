@@ -225,12 +225,15 @@ class Hostile(http.server.BaseHTTPRequestHandler):
         self.answer("application/json", json.dumps({"chat_template": "x"}))
 
     def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
+        asked = self.rfile.read(int(self.headers["Content-Length"]))
+        if b"refuse" in asked:
+            self.answer("application/json", json.dumps({"error": {"message": self.said}}), 400)
+            return
         event = {"choices": [{"index": 0, "delta": {"content": self.said}, "finish_reason": None}]}
         self.answer("text/event-stream", f"data: {json.dumps(event)}\n\ndata: [DONE]\n\n")
 
-    def answer(self, kind, text):
-        self.send_response(200)
+    def answer(self, kind, text, status=200):
+        self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(text.encode())))
         self.end_headers()
@@ -240,9 +243,7 @@ class Hostile(http.server.BaseHTTPRequestHandler):
         pass
 
 
-class HostileWords(Terminal):
-    words = ("hello",)
-
+class AtHostile(Terminal):
     def url(self):
         hostile = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hostile)
         self.addCleanup(hostile.server_close)
@@ -250,6 +251,18 @@ class HostileWords(Terminal):
         self.addCleanup(hostile.shutdown)
         return f"http://127.0.0.1:{hostile.server_port}"
 
+
+class HostileWords(AtHostile):
+    words = ("hello",)
+
     def test_no_control_character_of_the_model_reaches_the_terminal(self):
         self.assertEqual(self.read_until("after \u00e4"), "before?[31m?31m?")
         self.assertEqual(self.ends(), 0)
+
+
+class HostileRefusal(AtHostile):
+    words = ("refuse",)
+
+    def test_no_control_character_of_a_refusal_reaches_the_terminal(self):
+        self.assertTrue(self.read_until("after \u00e4").endswith("before [31m  31m "))
+        self.assertEqual(self.ends(), 1)

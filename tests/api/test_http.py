@@ -67,6 +67,11 @@ class Routes(unittest.TestCase):
                               ({"Content-Type": "application/x-www-form-urlencoded"}, 200)]:  # fmt: skip
             self.assertEqual(server.ask("POST", TEXT, body, headers=headers)[0], want, headers)
 
+    def test_a_body_that_is_too_large_is_told_the_limit(self):
+        status, _, answer = server.ask("POST", TEXT, b" " * ((8 << 20) + 1))
+        self.assertEqual((status, answer["error"]["type"]), (413, "invalid_request_error"))
+        self.assertIn(str(8 << 20), answer["error"]["message"])
+
     def test_two_requests_go_over_one_connection(self):
         connection = server.connect()
         self.addCleanup(connection.close)
