@@ -140,9 +140,10 @@ void live_request_log(const struct live_request *r, const char *how)
     uint64_t now = now_us(), first = 0;
     uint32_t prompt = 0, cached = 0, generated = 0;
     for (uint32_t i = 0; i < r->count; i++) {
-        if (i % r->request->n == 0)
+        if (i % r->request->n == 0) { /* the further choices share the first one's prompt */
             prompt += api_request_prompt(r->request, i)->count;
-        cached += r->choices[i].cached_tokens;
+            cached += r->choices[i].cached_tokens;
+        }
         generated += r->live[i].answer.tokens;
         if (r->live[i].first_us && (!first || r->live[i].first_us < first))
             first = r->live[i].first_us;

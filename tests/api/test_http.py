@@ -165,6 +165,13 @@ class Metrics(unittest.TestCase):
         server.ask("POST", "/quire/limits", b"<x/>", headers={"Content-Type": "application/xml"})  # 415
         self.assertEqual([now - then for now, then in zip(counted(), before)], [1, 1, 1])
 
+    def test_the_log_counts_a_prompt_of_several_choices_once(self):
+        for _ in range(2):  # the second finds the prompt in pages
+            usage = server.post(TEXT, {"prompt": "One prompt of several choices, long enough for a page or two: " * 2, "n": 3, "max_tokens": 2})[2]["usage"]
+        self.assertGreater(usage["prompt_tokens_details"]["cached_tokens"], 0)
+        line = server.wait_log(rf"done: {usage['prompt_tokens']} prompt tokens \(([1-9]\d*) cached\)")
+        self.assertEqual(int(line[1]), usage["prompt_tokens_details"]["cached_tokens"])
+
     def test_the_kernel_set_is_named(self):
         labels = next(labels for name, labels in self.read()[1] if name == "quire_build_info")
         self.assertRegex(labels, 'kernels="(reference|avx2|avx512)"')
