@@ -16,7 +16,6 @@
 enum { MAX_PARTS = 16, MAX_HOLES = 65536 };
 
 #define BLANK_LETTER "\xE2\x96\x81" /* U+2581, in place of a blank */
-#define GPT2_PATTERN "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 
 struct entry {
     const char *text; /* NULL: no token has this id */
@@ -316,10 +315,12 @@ static const char *pattern_of(const json_t *part)
 {
     if (is(part, "type", "Split") && is(part, "behavior", "Isolated") && !json_is_true(json_object_get(part, "invert")))
         return json_string_value(json_object_get(json_object_get(part, "pattern"), "Regex"));
-    if (is(part, "type", "Digits") && json_is_true(json_object_get(part, "individual_digits")))
-        return "\\p{N}";
+    if (is(part, "type", "Digits"))
+        return json_is_true(json_object_get(part, "individual_digits")) ? "\\p{N}" : "\\p{N}+";
+    if (is(part, "type", "Punctuation") && is(part, "behavior", "Contiguous"))
+        return PRETOKENIZER_PUNCTUATION;
     if (is(part, "type", "ByteLevel") && !json_is_true(json_object_get(part, "add_prefix_space")))
-        return json_is_false(json_object_get(part, "use_regex")) ? "" : GPT2_PATTERN;
+        return json_is_false(json_object_get(part, "use_regex")) ? "" : PRETOKENIZER_BYTE_LEVEL;
     return NULL;
 }
 

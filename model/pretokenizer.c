@@ -19,12 +19,13 @@
 enum {
     MAX_PATTERNS = 6,
     INVALID_BYTE_STAND_IN = 0x1A,
+    BEYOND_UNICODE = 0x110000,
 };
 
 /* Pieces that several authors share. */
 #define CONTRACTION "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 #define BLANKS "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define GPT2 "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+#define GPT2 PRETOKENIZER_BYTE_LEVEL
 #define LLAMA3(digits) CONTRACTION "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" BLANKS
 #define UPPER "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
 #define LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
@@ -33,6 +34,7 @@ enum {
 struct pattern_set {
     const char *patterns[MAX_PATTERNS]; /* NULL after the last */
     bool keeps_whole_words, adds_bos;
+    const char *published[MAX_PATTERNS]; /* what tokenizer.json has where it says the same in another way; else empty */
 };
 
 static const struct pattern_set gpt2 = {.patterns = {GPT2}};
@@ -56,38 +58,40 @@ static const struct pattern_set tekken = {
     .keeps_whole_words = true,
     .adds_bos = true,
 };
+/* The authors cut numbers off a second time. No token has a digit beside something else, so nothing is merged across that cut. */
 static const struct pattern_set falcon = {
-    .patterns = {"[\\p{P}\\$\\+<=>\\^~\\|`]+", GPT2, "[0-9][0-9][0-9]"},
+    .patterns = {PRETOKENIZER_PUNCTUATION, GPT2, "[0-9][0-9][0-9]"},
+    .published = {PRETOKENIZER_PUNCTUATION, GPT2, "\\p{N}+", "[0-9][0-9][0-9]"},
 };
 static const struct pattern_set default_set = {
     .patterns = {"[\\p{P}\\$\\+<=>\\^~\\|]+", GPT2, "\\p{N}+", "[0-9][0-9][0-9]"},
 };
+/* The cased letters of Unicode 11 without Armenian small ones. */
+#define DEEPSEEK_LETTERS                                                                                     \
+    "\\s?[A-Za-z\\x{B5}\\x{C0}-\\x{D6}\\x{D8}-\\x{F6}\\x{F8}-\\x{1BA}\\x{1BC}-\\x{1BF}\\x{1C4}-\\x{293}"     \
+    "\\x{295}-\\x{2AF}\\x{370}-\\x{373}\\x{376}\\x{377}\\x{37B}-\\x{37D}\\x{37F}\\x{386}\\x{388}-\\x{38A}"   \
+    "\\x{38C}\\x{38E}-\\x{3A1}\\x{3A3}-\\x{3F5}\\x{3F7}-\\x{481}\\x{48A}-\\x{52F}\\x{531}-\\x{556}"          \
+    "\\x{10A0}-\\x{10C5}\\x{13A0}-\\x{13F5}\\x{13F8}-\\x{13FD}\\x{1C90}-\\x{1CBA}\\x{1CBD}-\\x{1CBF}"        \
+    "\\x{1D00}-\\x{1D2B}\\x{1D6B}-\\x{1D77}\\x{1D79}-\\x{1D9A}\\x{1E00}-\\x{1F15}\\x{1F18}-\\x{1F1D}"        \
+    "\\x{1F20}-\\x{1F45}\\x{1F48}-\\x{1F4D}\\x{1F50}-\\x{1F57}\\x{1F59}\\x{1F5B}\\x{1F5D}"                   \
+    "\\x{1F5F}-\\x{1F7D}\\x{1F80}-\\x{1FB4}\\x{1FB6}-\\x{1FBC}\\x{1FBE}\\x{1FC2}-\\x{1FC4}"                  \
+    "\\x{1FC6}-\\x{1FCC}\\x{1FD0}-\\x{1FD3}\\x{1FD6}-\\x{1FDB}\\x{1FE0}-\\x{1FEC}\\x{1FF2}-\\x{1FF4}"        \
+    "\\x{1FF6}-\\x{1FFC}\\x{2102}\\x{2107}\\x{210A}-\\x{2113}\\x{2115}\\x{2119}-\\x{211D}\\x{2124}\\x{2126}" \
+    "\\x{2128}\\x{212A}-\\x{212D}\\x{212F}-\\x{2134}\\x{2139}\\x{213C}-\\x{213F}\\x{2145}-\\x{2149}"         \
+    "\\x{214E}\\x{2183}\\x{2184}\\x{2C00}-\\x{2C7B}\\x{2C7E}-\\x{2CE4}\\x{2CEB}-\\x{2CEE}\\x{2CF2}\\x{2CF3}" \
+    "\\x{A640}-\\x{A66D}\\x{A680}-\\x{A69B}\\x{A722}-\\x{A76F}\\x{A771}-\\x{A787}\\x{A78B}-\\x{A78E}"        \
+    "\\x{AB70}-\\x{ABBF}\\x{FB00}-\\x{FB06}\\x{FB13}-\\x{FB17}\\x{FF21}-\\x{FF3A}\\x{FF41}-\\x{FF5A}"        \
+    "\\x{10400}-\\x{1044F}\\x{104B0}-\\x{104D3}\\x{104D8}-\\x{104FB}\\x{10C80}-\\x{10CB2}"                   \
+    "\\x{10CC0}-\\x{10CF2}\\x{118A0}-\\x{118DF}\\x{1E900}-\\x{1E943}]+"
+#define DEEPSEEK_PUNCTUATION "\\s?[!-/:-~\\x{FF01}-\\x{FF0F}\\x{FF1A}-\\x{FF5E}\\x{2018}-\\x{201F}\\x{3000}-\\x{3002}]+"
+#define DEEPSEEK_IDEOGRAPHS "[\\x{4E00}-\\x{9FA5}\\x{800}-\\x{4E00}\\x{AC00}-\\x{D7FF}]+"
 static const struct pattern_set deepseek_llm = {
     .patterns =
-        {
-            "[\\r\\n]",
-            /* the cased letters of Unicode 11 without Armenian small ones */
-            "\\s?[A-Za-z\\x{B5}\\x{C0}-\\x{D6}\\x{D8}-\\x{F6}\\x{F8}-\\x{1BA}\\x{1BC}-\\x{1BF}\\x{1C4}-\\x{293}"
-            "\\x{295}-\\x{2AF}\\x{370}-\\x{373}\\x{376}\\x{377}\\x{37B}-\\x{37D}\\x{37F}\\x{386}\\x{388}-\\x{38A}"
-            "\\x{38C}\\x{38E}-\\x{3A1}\\x{3A3}-\\x{3F5}\\x{3F7}-\\x{481}\\x{48A}-\\x{52F}\\x{531}-\\x{556}"
-            "\\x{10A0}-\\x{10C5}\\x{13A0}-\\x{13F5}\\x{13F8}-\\x{13FD}\\x{1C90}-\\x{1CBA}\\x{1CBD}-\\x{1CBF}"
-            "\\x{1D00}-\\x{1D2B}\\x{1D6B}-\\x{1D77}\\x{1D79}-\\x{1D9A}\\x{1E00}-\\x{1F15}\\x{1F18}-\\x{1F1D}"
-            "\\x{1F20}-\\x{1F45}\\x{1F48}-\\x{1F4D}\\x{1F50}-\\x{1F57}\\x{1F59}\\x{1F5B}\\x{1F5D}"
-            "\\x{1F5F}-\\x{1F7D}\\x{1F80}-\\x{1FB4}\\x{1FB6}-\\x{1FBC}\\x{1FBE}\\x{1FC2}-\\x{1FC4}"
-            "\\x{1FC6}-\\x{1FCC}\\x{1FD0}-\\x{1FD3}\\x{1FD6}-\\x{1FDB}\\x{1FE0}-\\x{1FEC}\\x{1FF2}-\\x{1FF4}"
-            "\\x{1FF6}-\\x{1FFC}\\x{2102}\\x{2107}\\x{210A}-\\x{2113}\\x{2115}\\x{2119}-\\x{211D}\\x{2124}\\x{2126}"
-            "\\x{2128}\\x{212A}-\\x{212D}\\x{212F}-\\x{2134}\\x{2139}\\x{213C}-\\x{213F}\\x{2145}-\\x{2149}"
-            "\\x{214E}\\x{2183}\\x{2184}\\x{2C00}-\\x{2C7B}\\x{2C7E}-\\x{2CE4}\\x{2CEB}-\\x{2CEE}\\x{2CF2}\\x{2CF3}"
-            "\\x{A640}-\\x{A66D}\\x{A680}-\\x{A69B}\\x{A722}-\\x{A76F}\\x{A771}-\\x{A787}\\x{A78B}-\\x{A78E}"
-            "\\x{AB70}-\\x{ABBF}\\x{FB00}-\\x{FB06}\\x{FB13}-\\x{FB17}\\x{FF21}-\\x{FF3A}\\x{FF41}-\\x{FF5A}"
-            "\\x{10400}-\\x{1044F}\\x{104B0}-\\x{104D3}\\x{104D8}-\\x{104FB}\\x{10C80}-\\x{10CB2}"
-            "\\x{10CC0}-\\x{10CF2}\\x{118A0}-\\x{118DF}\\x{1E900}-\\x{1E943}]+",
-            "\\s?[!-/:-~\\x{FF01}-\\x{FF0F}\\x{FF1A}-\\x{FF5E}\\x{2018}-\\x{201F}\\x{3000}-\\x{3002}]+",
-            /* the authors' \s+$: only a run's first blank begins a match; without saying so a run costs its square */
-            "(?<!\\s)\\s++$",
-            "[\\x{4E00}-\\x{9FA5}\\x{800}-\\x{4E00}\\x{AC00}-\\x{D7FF}]+",
-            "\\p{N}+",
-        },
+        {"[\\r\\n]", DEEPSEEK_LETTERS, DEEPSEEK_PUNCTUATION,
+         /* the authors' \s+$: only a run's first blank begins a match; without saying so a run costs its square */
+         "(?<!\\s)\\s++$", DEEPSEEK_IDEOGRAPHS, "\\p{N}+"},
+    /* digits one by one, which no token holds two of */
+    .published = {"[\\r\\n]", DEEPSEEK_LETTERS, DEEPSEEK_PUNCTUATION, "\\s+$", DEEPSEEK_IDEOGRAPHS, "\\p{N}"},
 };
 static const struct pattern_set deepseek_coder = {
     .patterns =
@@ -95,7 +99,7 @@ static const struct pattern_set deepseek_coder = {
             "[\\r\\n]",
             "\\s?\\p{L}+",
             "\\s?\\p{P}+",
-            "[\\x{4E00}-\\x{9FA5}\\x{800}-\\x{4E00}\\x{AC00}-\\x{D7FF}]+",
+            DEEPSEEK_IDEOGRAPHS,
             "\\p{N}",
         },
 };
@@ -196,11 +200,41 @@ static const struct pattern_set *find_family(const char *name, size_t length)
     return NULL;
 }
 
+/* The character at *p, which moves behind it: as it stands, or as \r, \n or \x{...} says. Any other escape is a character of its own. */
+static uint32_t next_character(const char **p)
+{
+    const char *at = *p;
+    if (at[0] == '\\' && at[1] == 'x' && at[2] == '{') {
+        char *end;
+        unsigned long code = strtoul(at + 3, &end, 16);
+        if (*end == '}' && end > at + 3) {
+            *p = end + 1;
+            return (uint32_t)code;
+        }
+    }
+    if (at[0] == '\\' && at[1]) {
+        *p += 2;
+        return at[1] == 'r' ? '\r' : at[1] == 'n' ? '\n' : BEYOND_UNICODE + (uint8_t)at[1];
+    }
+    struct utf8_step step = utf8_step(at, strnlen(at, 4));
+    *p += step.bytes;
+    return step.code;
+}
+
+static bool same_pattern(const char *a, const char *b)
+{
+    while (*a && *b)
+        if (next_character(&a) != next_character(&b))
+            return false;
+    return !*a && !*b;
+}
+
 static bool has_patterns(const struct pattern_set *set, const char *const *patterns, size_t count)
 {
+    const char *const *spelt = set->published[0] ? set->published : set->patterns;
     size_t i = 0;
-    for (; i < MAX_PATTERNS && set->patterns[i]; i++)
-        if (i >= count || strcmp(set->patterns[i], patterns[i]) != 0)
+    for (; i < MAX_PATTERNS && spelt[i]; i++)
+        if (i >= count || !same_pattern(spelt[i], patterns[i]))
             return false;
     return i == count;
 }

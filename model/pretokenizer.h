@@ -33,9 +33,13 @@ void word_list_fini(struct word_list *words);
 enum err pretokenizer_open(struct pretokenizer **out, const char *name, size_t name_length, struct why *why);
 void pretokenizer_close(struct pretokenizer *p);
 
+/* What parts of a tokenizer.json that bring no expression of their own cut by: ByteLevel's, and Punctuation's where it takes runs. */
+#define PRETOKENIZER_BYTE_LEVEL "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+#define PRETOKENIZER_PUNCTUATION "[\\p{P}\\$\\+<=>\\^~\\|`]+"
+
 /*
  * The name of a pre-tokenizer that applies these regular expressions, spelt as in the models' tokenizer.json, one after the other, and keeps
- * whole words or not. NULL: none that is known.
+ * whole words or not. A character may stand as itself or as \r, \n or \x{...}. NULL: none that is known.
  */
 const char *pretokenizer_name(const char *const *patterns, size_t count, bool keeps_whole_words);
 

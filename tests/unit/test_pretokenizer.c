@@ -122,6 +122,25 @@ static void an_unknown_name_is_refused_by_name(void **state)
     assert_int_equal(pretokenizer_open(&p, "", 0, &why), ERR_UNSUPPORTED);
 }
 
+static void patterns_are_known_by_what_they_say_not_by_their_spelling(void **state)
+{
+    (void)state;
+    const char *coder[] = {"[\r\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", "[\u4E00-\u9FA5\u0800-\u4E00\uAC00-\uD7FF]+",
+                           "\\p{N}"};
+    assert_string_equal(pretokenizer_name(coder, 5, false), "deepseek-coder");
+    coder[0] = "[\\r\\n]";
+    coder[3] = "[\\x{4e00}-\\x{9FA5}\\x{0800}-\\x{4E00}\\x{AC00}-\\x{D7FF}]+";
+    assert_string_equal(pretokenizer_name(coder, 5, false), "deepseek-coder");
+    assert_null(pretokenizer_name(coder, 5, true));
+    assert_null(pretokenizer_name(coder, 4, false));
+    static const char *const others[] = {"[\\\r\\n]",  "[rn]",       "[\\r\\n", "[\\r\\n]]",
+                                         "[\\x{D\\n]", "[\\x{}\\n]", "[\\r\\",  ""};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        coder[0] = others[i];
+        assert_null(pretokenizer_name(coder, 5, false));
+    }
+}
+
 static void words_are_ascending_end_with_the_text_and_cut_no_character(void **state)
 {
     (void)state;
@@ -218,6 +237,7 @@ int main(void)
         cmocka_unit_test(an_invalid_byte_is_cut_like_a_control_character),
         cmocka_unit_test(nothing_has_no_words),
         cmocka_unit_test(an_unknown_name_is_refused_by_name),
+        cmocka_unit_test(patterns_are_known_by_what_they_say_not_by_their_spelling),
         cmocka_unit_test(words_are_ascending_end_with_the_text_and_cut_no_character),
         cmocka_unit_test(long_runs_take_no_quadratic_time),
     };
