@@ -191,31 +191,43 @@ static void matrices_of_products_are_quantised_and_nothing_else_is(void **state)
     refused("tiny/llama/hf", "q3_k", "", "weights cannot be made \"q3_k\"");
 }
 
-/* Relative error of the whole matrix, root of squares. */
+/* The numbers that a tensor stands for; the caller frees. */
+static float *numbers_of(const struct gguf *g, const char *name, uint64_t *count)
+{
+    const struct gguf_tensor *t = gguf_tensor_find(g, name);
+    assert_non_null(t);
+    *count = t->extent[0] * t->extent[1];
+    uint8_t *blocks = malloc(t->bytes);
+    float *numbers = malloc(*count * sizeof *numbers);
+    assert_true(blocks && numbers);
+    assert_int_equal(tensor_rows_read(t, 0, NULL, (uint32_t)t->extent[1], blocks, NULL), OK);
+    blocks_to_float(t->type, blocks, *count, numbers);
+    free(blocks);
+    return numbers;
+}
+
+/* Root of the squares of x, or, where y is not NULL, of their differences. */
+static double root_of(const float *x, const float *y, uint64_t count)
+{
+    double sum = 0;
+    for (uint64_t i = 0; i < count; i++)
+        sum += pow((double)x[i] - (y ? (double)y[i] : 0), 2);
+    return sqrt(sum);
+}
+
+/* Relative error of a whole matrix. */
 static double error_of(const char *quantize)
 {
+    uint64_t count;
     struct gguf *g = opened("tiny/llama-k/model-f16.gguf", quantize, ""),
                 *plain = opened("tiny/llama-k/model-f16.gguf", "", "");
-    const struct gguf_tensor *t = gguf_tensor_find(g, "blk.0.ffn_down.weight");
-    const struct gguf_tensor *whole = gguf_tensor_find(plain, "blk.0.ffn_down.weight");
-    uint64_t count = t->extent[0] * t->extent[1];
-    uint8_t *blocks = malloc(t->bytes);
-    float *x = malloc(count * sizeof *x), *y = malloc(count * sizeof *y);
-    assert_true(blocks && x && y);
-    assert_int_equal(tensor_rows_read(t, 0, NULL, (uint32_t)t->extent[1], blocks, NULL), OK);
-    blocks_to_float(t->type, blocks, count, x);
-    blocks_to_float(whole->type, whole->data, count, y);
-    double off = 0, all = 0;
-    for (uint64_t i = 0; i < count; i++) {
-        off += pow((double)x[i] - (double)y[i], 2);
-        all += pow((double)y[i], 2);
-    }
-    free(blocks);
+    float *x = numbers_of(g, "blk.0.ffn_down.weight", &count), *y = numbers_of(plain, "blk.0.ffn_down.weight", &count);
+    double error = root_of(x, y, count) / root_of(y, NULL, count);
     free(x);
     free(y);
     gguf_close(g);
     gguf_close(plain);
-    return sqrt(off / all);
+    return error;
 }
 
 static void q4_k_is_closer_than_q4_0_and_q8_0_than_both(void **state)
@@ -226,6 +238,48 @@ static void q4_k_is_closer_than_q4_0_and_q8_0_than_both(void **state)
     assert_true(q8_0 < 0.01);
     assert_true(q4_k < 0.9 * q4_0);
     assert_true(q4_0 < 0.12);
+}
+
+/* The same weights as llama.cpp quantised them: as near in sum, and nowhere far. */
+static void q4_k_is_in_every_block_about_as_near_as_another_programs(void **state)
+{
+    enum { BLOCK = 256 };
+    (void)state;
+    struct gguf *plain = opened("tiny/llama-k/model-f16.gguf", "", "");
+    struct gguf *ours = opened("tiny/llama-k/model-f16.gguf", "q4_k", "");
+    struct gguf *theirs = opened("tiny/llama-k/model-q4_k.gguf", "", "");
+    double sum_ours = 0, sum_theirs = 0, worst = 0, worst_ratio = 0;
+    uint32_t blocks = 0;
+    for (uint32_t i = 0; i < gguf_tensor_count(theirs); i++) {
+        const struct gguf_tensor *t = gguf_tensor_at(theirs, i);
+        if (t->type != TENSOR_Q4_K)
+            continue;
+        char name[64];
+        uint64_t count;
+        snprintf(name, sizeof name, "%.*s", (int)t->name.length, t->name.at);
+        assert_int_equal(type_in(ours, name), TENSOR_Q4_K);
+        float *x = numbers_of(plain, name, &count), *a = numbers_of(ours, name, &count),
+              *b = numbers_of(theirs, name, &count);
+        for (uint64_t at = 0; at < count; at += BLOCK, blocks++) {
+            double size = root_of(x + at, NULL, BLOCK), off = root_of(a + at, x + at, BLOCK);
+            double their_off = root_of(b + at, x + at, BLOCK);
+            sum_ours += off * off;
+            sum_theirs += their_off * their_off;
+            worst = fmax(worst, off / size);
+            worst_ratio = fmax(worst_ratio, off / their_off);
+        }
+        free(x);
+        free(a);
+        free(b);
+    }
+    print_message("%u blocks: error %.4f of llama.cpp's, at most %.4f of a block and %.3f times llama.cpp's\n", blocks,
+                  sqrt(sum_ours / sum_theirs), worst, worst_ratio);
+    assert_true(blocks > 1000);
+    assert_true(sqrt(sum_ours / sum_theirs) < 1.01);
+    assert_true(worst < 0.1 && worst_ratio < 1.1);
+    gguf_close(plain);
+    gguf_close(ours);
+    gguf_close(theirs);
 }
 
 /* ---- overrides ---- */
@@ -276,6 +330,7 @@ int main(void)
         cmocka_unit_test(where_a_file_cannot_be_written_nothing_is_left),
         cmocka_unit_test(matrices_of_products_are_quantised_and_nothing_else_is),
         cmocka_unit_test(q4_k_is_closer_than_q4_0_and_q8_0_than_both),
+        cmocka_unit_test(q4_k_is_in_every_block_about_as_near_as_another_programs),
         cmocka_unit_test(an_override_changes_what_it_names_and_the_hash),
         cmocka_unit_test(what_contradicts_a_tensor_is_refused),
     };
