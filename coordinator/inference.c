@@ -311,20 +311,21 @@ static void choose_same_sizes(const struct serve_options *o, const struct arena_
         wanted->pages_per_node[0] = left->pages_per_node[0];
 }
 
-/* Of the worker program's bytes (FNV-1a): two builds may compute differently. */
-static enum err hash_worker(struct inference *f, struct why *why)
+/* Opens the worker program and hashes its bytes (FNV-1a): two builds may compute differently. */
+static enum err hold_worker(struct inference *f, struct why *why)
 {
     static unsigned char piece[64 * 1024];
-    FILE *file = fopen(f->worker_path, "re");
+    FILE *file = f->worker_file = fopen(f->worker_path, "re");
     size_t n;
     if (!file)
         return because_errno(why, ERR_IO, "could not read the worker program \"%.300s\"", f->worker_path);
+    snprintf(f->worker_program, sizeof f->worker_program, "/proc/self/fd/%d", fileno(file));
     f->worker_hash = 0xcbf29ce484222325u;
     while ((n = fread(piece, 1, sizeof piece, file)) > 0)
         for (size_t i = 0; i < n; i++)
             f->worker_hash = (f->worker_hash ^ piece[i]) * 0x100000001b3u;
-    fclose(file);
-    return OK;
+    return ferror(file) ? because_errno(why, ERR_IO, "could not read the worker program \"%.300s\"", f->worker_path)
+                        : OK;
 }
 
 /* Keys and values are as good as what computed them: another build, OpenBLAS and unrounded inputs give others. */
@@ -431,6 +432,7 @@ static enum err start_workers(struct inference *f, struct event_base *loop, cons
         .loop = loop,
         .arena = &f->arena,
         .worker_path = f->worker_path,
+        .worker_program = f->worker_program,
         .model_path = o->model,
         .quantize = o->quantize,
         .overrides = o->overrides,
@@ -470,7 +472,7 @@ enum err inference_open(struct inference *f, struct event_base *loop, const stru
     *f = (struct inference){.hooks = *hooks, .instance.lock_fd = -1, .keep = o->keep};
     enum err e = find_worker(f, why);
     if (!e)
-        e = hash_worker(f, why);
+        e = hold_worker(f, why);
     if (!e)
         e = check_arithmetic(o, why);
     if (!e)
@@ -526,5 +528,7 @@ void inference_close(struct inference *f)
         instance_release(&f->instance);
     }
     checkpoint_close(&f->checkpoint);
+    if (f->worker_file)
+        fclose(f->worker_file);
     *f = (struct inference){.instance.lock_fd = -1};
 }

@@ -12,6 +12,8 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include <stdio.h>
+
 #include "coordinator/checkpoint.h"
 #include "coordinator/options.h"
 #include "coordinator/scheduler.h"
@@ -44,7 +46,10 @@ struct inference {
     struct inference_hooks hooks;
     struct event *turn; /* runs scheduler_turn once the loop is back */
     char worker_path[4096];
-    uint64_t worker_hash; /* of that program */
+    FILE *
+        worker_file; /* that program, held open: whoever replaces it on the disk gives us no workers of another build */
+    char worker_program[32]; /* its name as long as it is held */
+    uint64_t worker_hash;    /* of its bytes */
 };
 
 /* The options say what and how much. On an error nothing is left behind. */

@@ -120,7 +120,7 @@ static enum err start_process(struct supervisor *s, struct process *p, struct wh
     }
     if (s->config.no_sandbox)
         argv[n++] = "--no-sandbox";
-    enum err e = worker_process_spawn(&p->child, (char *const *)argv, why);
+    enum err e = worker_process_spawn(&p->child, s->config.worker_program, (char *const *)argv, why);
     if (e)
         return e;
     p->rank = NOBODY;
@@ -142,14 +142,15 @@ void supervisor_keep_up_numbers(struct supervisor *s)
         wanted += !s->ranks[i].closed;
     for (uint32_t i = 0; i < s->slot_count; i++)
         alive += is_alive(&s->processes[i]);
-    while (alive < wanted && !s->closing && !s->hopeless) {
+    while (alive < wanted && !s->closing && !s->hopeless && now_us() >= s->start_again_us) {
         struct process *p = free_process(s);
         struct why why;
         if (!p)
             return; /* all slots wait for their dead to be reaped: on_gone comes back here */
         if (start_process(s, p, &why)) {
             log_error("%s", why.text);
-            return; /* the next tick tries again */
+            s->start_again_us = now_us() + START_AGAIN_US; /* a tick behind that tries again */
+            return;
         }
         alive++;
     }

@@ -32,7 +32,8 @@ struct supervisor;
 struct supervisor_config {
     struct event_base *loop;
     struct arena *arena;
-    const char *worker_path; /* the quire-worker program */
+    const char *worker_path;    /* the quire-worker program, as its processes are called */
+    const char *worker_program; /* the file that is executed */
     const char *model_path;
     const char *quantize, *overrides; /* of the model, see model_file.h; NULL or "": none */
     const char *kernels;              /* "" : the worker's choice */

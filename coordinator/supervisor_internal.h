@@ -11,6 +11,7 @@ enum {
     IDLE_TICK_US = 200 * 1000,         /* and otherwise: pidfds tell of deaths then */
     START_MOST_US = 120 * 1000 * 1000, /* from spawn to hello: mapping hundreds of GiB takes its time */
     JOIN_MOST_US = 10 * 1000 * 1000,   /* from assign to assigned, of ranks that have everything mapped */
+    START_AGAIN_US = 500 * 1000,       /* after a process could not be made */
     START_DEATHS_MOST = 5,             /* workers that die in a row before their hello */
     MESSAGES_PER_TURN = 256,
     NOBODY = UINT32_MAX,
@@ -68,7 +69,8 @@ struct supervisor {
     struct rank *ranks;
     struct process *processes; /* by slot */
     struct group_state groups[GROUPS_MAX];
-    uint32_t start_deaths; /* in a row, before a hello */
+    uint32_t start_deaths;   /* in a row, before a hello */
+    uint64_t start_again_us; /* not before: a process could not be made */
     uint64_t hangs;
     uint64_t oom_kills; /* of our control group, when we last looked */
     bool closing, hopeless;

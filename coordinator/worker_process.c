@@ -14,7 +14,7 @@
 extern char **environ;
 
 /* All signals at their defaults, none blocked: what the coordinator does with signals is not the worker's affair. */
-static int spawn(pid_t *pid, char *const argv[])
+static int spawn(pid_t *pid, const char *program, char *const argv[])
 {
     posix_spawn_file_actions_t files;
     posix_spawnattr_t attributes;
@@ -27,16 +27,16 @@ static int spawn(pid_t *pid, char *const argv[])
     posix_spawnattr_setsigmask(&attributes, &none);
     posix_spawnattr_setsigdefault(&attributes, &all);
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-    int error = posix_spawn(pid, argv[0], &files, &attributes, argv, environ);
+    int error = posix_spawn(pid, program, &files, &attributes, argv, environ);
     posix_spawnattr_destroy(&attributes);
     posix_spawn_file_actions_destroy(&files);
     return error;
 }
 
-enum err worker_process_spawn(struct worker_process *p, char *const argv[], struct why *why)
+enum err worker_process_spawn(struct worker_process *p, const char *program, char *const argv[], struct why *why)
 {
     *p = (struct worker_process){.pidfd = -1};
-    int error = spawn(&p->pid, argv);
+    int error = spawn(&p->pid, program, argv);
     if (error) {
         p->pid = 0;
         return because(why, ERR_IO, "could not start \"%.200s\": %s", argv[0], strerror(error));

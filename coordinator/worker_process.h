@@ -14,9 +14,9 @@ struct worker_process {
     int pidfd; /* readable once it is gone; -1: none */
 };
 
-/* Starts argv[0] with standard input from /dev/null; no other descriptor of ours stays open in it. From the main thread only: the
+/* Starts the file `program` as argv[0] with standard input from /dev/null; no other descriptor of ours stays open in it. From the main thread only: the
  * child asks to die with the thread that made it. */
-enum err worker_process_spawn(struct worker_process *p, char *const argv[], struct why *why);
+enum err worker_process_spawn(struct worker_process *p, const char *program, char *const argv[], struct why *why);
 
 /* Reaps it if it is gone: true, and how it ended. Closes the pidfd. */
 bool worker_process_reap(struct worker_process *p, int *status);

@@ -2,15 +2,17 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import tempfile
 import unittest
 from pathlib import Path
 
-from quire_server import SMOLLM2, Server, fresh_name, run_quire, wait_until
+from quire_server import QUIRE, SMOLLM2, Server, fresh_name, run_quire, wait_until
 
 TEXT = "/v1/completions"
+TALK = {"prompt": "Once upon a time", "max_tokens": 300, "ignore_eos": True, "temperature": 0}
 SMALL = ("--workers", "1", "--kv-memory", "64M", "--ctx", "1024")
 
 
@@ -98,6 +100,41 @@ class Descriptors(unittest.TestCase):
                 connection.close()
 
 
+class Upgraded(unittest.TestCase):
+    """The programs on the disk are replaced while the server runs."""
+
+    def setUp(self):
+        self.folder = Path(tempfile.mkdtemp(prefix="quire-upgraded-"))
+        self.addCleanup(shutil.rmtree, self.folder)
+        for program in ("quire", "quire-worker"):
+            shutil.copy(QUIRE.with_name(program), self.folder)
+
+    def killed(self, server, change):
+        """What a stream says whose worker is killed behind the change; every rank changes its process."""
+        with server.open_stream(TEXT, TALK) as stream:
+            events = stream.events()
+            text = next(events)["choices"][0]["text"]
+            change()
+            for process in (server.state()["spares"] + server.state()["workers"]):
+                os.kill(process["pid"], signal.SIGKILL)
+            return text + "".join(event["choices"][0]["text"] for event in events if event["choices"])
+
+    def test_workers_that_take_the_place_of_the_dead_are_of_the_build_that_was_started(self):
+        worker = self.folder / "quire-worker"
+
+        def replace():
+            worker.unlink()
+            worker.write_text("#!/bin/sh\nexit 1\n")
+            worker.chmod(0o755)
+
+        with Server(*SMALL, program=self.folder / "quire") as server:
+            want = server.post(TEXT, TALK)[2]["choices"][0]["text"]
+            self.assertEqual(self.killed(server, replace), want)
+            self.assertEqual(self.killed(server, worker.unlink), want)
+            self.assertNotIn(" error ", server.log)
+            self.assertEqual(server.end(), 0)
+
+
 class Taken(unittest.TestCase):
     def test_a_second_server_of_one_name_says_who_holds_it(self):
         with Server(*SMALL) as server:
@@ -121,20 +158,18 @@ class Taken(unittest.TestCase):
 
 
 class Draining(unittest.TestCase):
-    TALK = {"prompt": "Once upon a time", "max_tokens": 300, "ignore_eos": True, "temperature": 0}
-
     def test_a_running_stream_finishes_and_a_new_request_does_not_begin(self):
         with Server(*SMALL) as server:
-            want = server.post(TEXT, self.TALK)[2]["choices"][0]["text"]
+            want = server.post(TEXT, TALK)[2]["choices"][0]["text"]
             late = server.connect()
             late.request("GET", "/health")
             late.getresponse().read()
-            with server.open_stream(TEXT, self.TALK) as stream:
+            with server.open_stream(TEXT, TALK) as stream:
                 events = stream.events()
                 text = next(events)["choices"][0]["text"]
                 server.process.send_signal(signal.SIGTERM)
                 server.wait_log("draining")
-                late.request("POST", TEXT, json.dumps(self.TALK), {"Content-Type": "application/json"})
+                late.request("POST", TEXT, json.dumps(TALK), {"Content-Type": "application/json"})
                 refused = late.getresponse()
                 self.assertEqual(refused.status, 503)
                 refused.read()
@@ -147,9 +182,9 @@ class Draining(unittest.TestCase):
             self.assertEqual(segments(server.name), [])
 
     def test_an_answer_that_was_left_is_not_begun_again(self):
-        with Server(*SMALL) as server, server.open_stream(TEXT, {**self.TALK, "max_tokens": 900}) as running:
+        with Server(*SMALL) as server, server.open_stream(TEXT, {**TALK, "max_tokens": 900}) as running:
             next(running.events())
-            with server.open_stream(TEXT, {**self.TALK, "max_tokens": 900}) as left:
+            with server.open_stream(TEXT, {**TALK, "max_tokens": 900}) as left:
                 answer = next(left.events())["id"]
                 left.leave()
             wait_until("it has stopped", lambda: len(server.sessions()) == 1)
@@ -164,7 +199,7 @@ class Draining(unittest.TestCase):
 
     def test_what_does_not_finish_in_time_is_cut(self):
         with Server(*SMALL, "--drain", "1") as server:
-            with server.open_stream(TEXT, {**self.TALK, "max_tokens": 900}) as stream:
+            with server.open_stream(TEXT, {**TALK, "max_tokens": 900}) as stream:
                 next(stream.events())
                 self.assertEqual(server.end(), 0)
             self.assertEqual(segments(server.name), [])

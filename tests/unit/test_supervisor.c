@@ -20,6 +20,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "shm/results.h"
+#include "shm/worker_slot.h"
 #include "tests/support/server_rig.h"
 #include "worker/worker.h"
 
@@ -47,6 +48,7 @@ struct stage {
     struct heard heard;
     uint32_t slot; /* of a session with a prompt */
     uint32_t plan_epoch;
+    char program[32];   /* that is executed as a worker */
     uint64_t plan_step; /* the last one that was sent, and its epoch */
 };
 
@@ -134,7 +136,7 @@ static struct stage *open_stage(void **state, uint32_t workers, uint32_t groups,
 {
     static struct stage stage;
     struct why why;
-    stage = (struct stage){0};
+    stage = (struct stage){.program = "/proc/self/exe"};
     struct server_sizes sizes = {.workers = supervisor_worker_slots(workers, spares), .groups = groups};
     if (!server_rig_open(&stage.rig, "tiny/llama/model-f32.gguf", sizes))
         skip();
@@ -152,7 +154,8 @@ static struct stage *open_stage(void **state, uint32_t workers, uint32_t groups,
     struct supervisor_config config = {
         .loop = stage.loop,
         .arena = &stage.rig.arena,
-        .worker_path = "/proc/self/exe",
+        .worker_path = "test-worker",
+        .worker_program = stage.program,
         .model_path = stage.rig.model_path,
         .kernels = "reference",
         .prefill_math = "exact",
@@ -470,6 +473,28 @@ static void workers_that_cannot_start_are_not_started_for_ever(void **state)
     assert_non_null(strstr(s->heard.hopeless, "as soon as they start"));
 }
 
+static void a_process_that_cannot_be_made_is_tried_again_but_not_all_the_time(void **state)
+{
+    enum { A_WHILE_MS = 300 }; /* ticks of a busy group come every 2 ms */
+    struct stage *s = open_stage(state, 1, 1, 1);
+    WAIT_FOR(s, s->heard.ups[0] == 1 && spare_count(s) == 1);
+    uint32_t before = 0, after = 0;
+    for (uint32_t i = 0; i < s->rig.arena.geometry.worker_slots; i++)
+        before += worker_slot_at(&s->rig.arena, i)->generation;
+    strcpy(s->program, "/dev/null");
+    s->heard.flight_since_us = now_us(); /* a plan that takes its time */
+    pid_t spare;
+    supervisor_spares(s->supervisor, &spare, 1);
+    kill(spare, SIGKILL);
+    event_base_loopexit(s->loop, &(struct timeval){.tv_usec = A_WHILE_MS * 1000});
+    event_base_dispatch(s->loop);
+    for (uint32_t i = 0; i < s->rig.arena.geometry.worker_slots; i++)
+        after += worker_slot_at(&s->rig.arena, i)->generation;
+    assert_in_range(after - before, 1, 2);
+    strcpy(s->program, "/proc/self/exe");
+    WAIT_FOR(s, spare_count(s) == 1);
+}
+
 static void one_that_is_still_starting_is_ended_with_the_rest(void **state)
 {
     setenv("QUIRE_TEST_WORKER", "silent", 1);
@@ -512,6 +537,7 @@ int main(int argc, char **argv)
         ON_A_STAGE(a_rank_tells_the_checksums_of_pages),
         ON_A_STAGE(a_group_without_ranks_is_lost_and_without_groups_there_is_no_hope),
         ON_A_STAGE(workers_that_cannot_start_are_not_started_for_ever),
+        ON_A_STAGE(a_process_that_cannot_be_made_is_tried_again_but_not_all_the_time),
         ON_A_STAGE(one_that_is_still_starting_is_ended_with_the_rest),
     };
     if (argc > 1 && strcmp(argv[1], "--name") == 0)

@@ -18,7 +18,7 @@ static struct worker_process start(const char *script)
     struct worker_process p;
     struct why why;
     const char *argv[] = {"/bin/sh", "-c", script, NULL};
-    if (worker_process_spawn(&p, (char *const *)argv, &why))
+    if (worker_process_spawn(&p, argv[0], (char *const *)argv, &why))
         fail_msg("%s", why.text);
     assert_true(p.pid > 0 && p.pidfd >= 0);
     return p;
@@ -141,7 +141,7 @@ static void a_program_that_is_not_there_gives_one_sentence(void **state)
     struct why why;
     const char *argv[] = {"/nowhere/quire-worker", NULL};
     (void)state;
-    assert_int_equal(worker_process_spawn(&p, (char *const *)argv, &why), ERR_IO);
+    assert_int_equal(worker_process_spawn(&p, argv[0], (char *const *)argv, &why), ERR_IO);
     assert_string_equal(why.text, "could not start \"/nowhere/quire-worker\": No such file or directory");
     assert_int_equal(p.pid, 0);
     int status;
