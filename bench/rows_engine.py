@@ -198,7 +198,7 @@ def pages_at_most(bench, model, batch, prompt, gen):
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     most = 0
     while process.poll() is None:
-        seen = subprocess.run([bench.quire.program, "inspect", "--name", f"bench-{process.pid}", "--json"],
+        seen = subprocess.run([bench.quire.program, "inspect", "--name", f"private.bench.{process.pid}", "--json"],
                               capture_output=True, text=True)
         if seen.returncode == 0 and '"pages"' in seen.stdout:
             pages = json.loads(seen.stdout)["pages"]

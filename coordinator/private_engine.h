@@ -1,7 +1,8 @@
 /*
  * private_engine: workers, scheduler and memory for the time of a command, without HTTP. The same steps as the server's.
  *
- * The memory's name is the command's own (private_engine_options), so it meets no server and goes with its owner.
+ * The memory's name is the command's own (private_engine_options), so it meets no server and goes with its owner: an interrupted command
+ * ends like any other, and what a killed one left goes with the next that starts.
  */
 #ifndef QUIRE_COORDINATOR_PRIVATE_ENGINE_H
 #define QUIRE_COORDINATOR_PRIVATE_ENGINE_H
@@ -13,7 +14,9 @@ struct private_engine {
     struct inference inference;
     void (*stepped)(void *owner); /* a step was answered; may call private_engine_pause. NULL: nobody asks */
     void *owner;
-    char problem[512]; /* why it cannot go on */
+    struct event *signals[3]; /* SIGINT, SIGTERM, SIGHUP */
+    enum err fault;           /* why it cannot go on, and its sentence */
+    char problem[512];
 };
 
 /* The defaults of quire serve, under a name of the command's own, with silent workers. */
@@ -24,7 +27,7 @@ enum err private_engine_open(struct private_engine *e, const struct serve_option
                              void *owner, struct why *why);
 void private_engine_close(struct private_engine *e);
 
-/* Computes what was submitted until somebody says private_engine_pause. ERR_IO: it cannot go on, and says why. */
+/* Computes what was submitted until somebody says private_engine_pause. ERR_IO: it cannot go on, and says why; ERR_ABORTED: a signal came. */
 enum err private_engine_run(struct private_engine *e, struct why *why);
 
 /* The run returns once the event at hand is over. */

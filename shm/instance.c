@@ -14,6 +14,7 @@
 
 /* Someone who only looks (instance_holder) has the lock for microseconds: worth asking again, for 20 ms in all. */
 enum { ATTEMPTS = 10, ATTEMPT_NS = 2 * 1000 * 1000 };
+enum { SWEPT_MOST = 32 }; /* names in one sweep */
 
 static pid_t read_pid(int fd)
 {
@@ -151,4 +152,42 @@ enum err instance_clear(const struct instance *held, struct leftovers *dropped, 
     struct clearing clearing = {.home = &held->home, .dropped = dropped, .why = why};
     enum err err = segment_list(&held->home, false, clear_segment, &clearing, why);
     return err != OK ? err : clearing.err;
+}
+
+struct sweep {
+    const char *prefix;
+    char names[SWEPT_MOST][INSTANCE_NAME_MAX + 1];
+    uint32_t count;
+};
+
+static void note_name(void *arg, const char *name, const char *what, uint64_t bytes)
+{
+    struct sweep *s = arg;
+    (void)what, (void)bytes;
+    if (strncmp(name, s->prefix, strlen(s->prefix)) != 0 || strlen(name) > INSTANCE_NAME_MAX)
+        return;
+    for (uint32_t i = 0; i < s->count; i++)
+        if (strcmp(s->names[i], name) == 0)
+            return;
+    if (s->count < SWEPT_MOST)
+        strcpy(s->names[s->count++], name);
+}
+
+void instance_sweep(const char *prefix, const char *directory, struct leftovers *dropped)
+{
+    struct sweep sweep = {.prefix = prefix};
+    struct segment_home home;
+    *dropped = (struct leftovers){0};
+    if (segment_home_init(&home, prefix, directory, NULL) || segment_list(&home, true, note_name, &sweep, NULL))
+        return;
+    for (uint32_t i = 0; i < sweep.count; i++) {
+        struct instance dead;
+        struct leftovers of_one;
+        if (instance_hold(&dead, sweep.names[i], directory, NULL))
+            continue;
+        instance_clear(&dead, &of_one, NULL);
+        instance_release(&dead);
+        dropped->segments += of_one.segments;
+        dropped->bytes += of_one.bytes;
+    }
 }

@@ -42,4 +42,10 @@ bool instance_has_leftovers(const struct segment_home *home);
 /* Removes every segment of the name. Caller must hold it, and must have ended the workers that may be left. */
 enum err instance_clear(const struct instance *held, struct leftovers *dropped, struct why *why);
 
+/*
+ * Removes the segments of all names that begin with `prefix` and that nobody holds: what killed owners left. For names that no other start
+ * comes back to. What cannot be removed stays.
+ */
+void instance_sweep(const char *prefix, const char *directory, struct leftovers *dropped);
+
 #endif

@@ -2,6 +2,7 @@
 #include "shm/instance.h"
 
 #include <setjmp.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -79,6 +80,46 @@ static void what_a_dead_server_left_is_counted_and_cleared(void **state)
     instance_release(&instance);
 }
 
+static void segment_of(const char *name)
+{
+    struct segment_home home;
+    assert_int_equal(segment_home_init(&home, name, NULL, NULL), OK);
+    int fd = segment_open_file(&home, "table", O_RDWR | O_CREAT);
+    assert_true(fd >= 0);
+    close(fd);
+}
+
+static bool is_there(const char *name)
+{
+    struct segment_home home;
+    assert_int_equal(segment_home_init(&home, name, NULL, NULL), OK);
+    return instance_has_leftovers(&home);
+}
+
+static void a_sweep_removes_the_names_of_the_dead_and_no_others(void **state)
+{
+    (void)state;
+    char prefix[24], dead[2][32], held[32], other[32];
+    snprintf(prefix, sizeof prefix, "swept-%d.", (int)getpid());
+    snprintf(dead[0], sizeof dead[0], "%s1", prefix);
+    snprintf(dead[1], sizeof dead[1], "%s2", prefix);
+    snprintf(held, sizeof held, "%s3", prefix);
+    snprintf(other, sizeof other, "x-%s4", prefix);
+    struct instance living;
+    struct leftovers dropped;
+    assert_int_equal(instance_hold(&living, held, NULL, NULL), OK);
+    segment_of(dead[0]), segment_of(dead[1]), segment_of(held), segment_of(other);
+    instance_sweep(prefix, NULL, &dropped);
+    assert_int_equal(dropped.segments, 2);
+    assert_false(is_there(dead[0]) || is_there(dead[1]));
+    assert_true(is_there(held) && is_there(other));
+    instance_release(&living);
+    instance_sweep(prefix, NULL, &dropped);
+    assert_int_equal(dropped.segments, 1);
+    instance_sweep(other, NULL, &dropped);
+    assert_int_equal(dropped.segments, 1);
+}
+
 static void a_name_that_cannot_be_is_refused(void **state)
 {
     (void)state;
@@ -95,6 +136,7 @@ int main(void)
         cmocka_unit_test(the_second_server_of_a_name_learns_the_pid_of_the_first),
         cmocka_unit_test(a_killed_server_lets_go_of_its_name),
         cmocka_unit_test(what_a_dead_server_left_is_counted_and_cleared),
+        cmocka_unit_test(a_sweep_removes_the_names_of_the_dead_and_no_others),
         cmocka_unit_test(a_name_that_cannot_be_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
