@@ -166,18 +166,25 @@ static void run_steps(struct bench *b, uint32_t steps)
 static void place_case(struct bench *b, uint32_t sequences, uint32_t tokens, uint32_t position)
 {
     uint32_t pages = (position + tokens - 1) / PAGE + 1;
-    uint64_t page_bytes = model_page_bytes(&b->model), all = (uint64_t)sequences * pages;
-    b->pages = allocate(all * page_bytes);
+    uint32_t classes = model_page_classes(&b->model);
+    uint64_t bytes = 0; /* of one page of each class */
+    for (uint32_t c = 0; c < classes; c++)
+        bytes += model_page_bytes(&b->model, c);
+    b->pages = allocate(sequences * pages * bytes);
     for (uint32_t i = 0; i < sequences; i++) {
-        b->page_of[i] = calloc(pages, sizeof *b->page_of[i]);
+        b->page_of[i] = calloc((size_t)classes * pages, sizeof *b->page_of[i]);
         must(b->page_of[i]);
-        for (uint32_t p = 0; p < pages; p++) /* sequences take turns, as they would in a server */
-            b->page_of[i][p] = b->pages + ((uint64_t)p * sequences + i) * page_bytes;
-        b->runs[i] =
-            (struct batch_run){.first_row = i * tokens, .count = tokens, .position = position, .pages = b->page_of[i]};
+        b->runs[i] = (struct batch_run){.first_row = i * tokens, .count = tokens, .position = position};
+        for (uint32_t c = 0; c < classes; c++)
+            b->runs[i].pages[c] = b->page_of[i] + c * pages;
         b->last_rows[i] = (i + 1) * tokens - 1;
         b->sampling[i] = (struct sampling){.top_p = 1, .repetition_penalty = 1};
     }
+    uint8_t *next = b->pages;
+    for (uint32_t c = 0; c < classes; c++)
+        for (uint32_t p = 0; p < pages; p++)
+            for (uint32_t i = 0; i < sequences; i++, next += model_page_bytes(&b->model, c)) /* as in a server */
+                b->page_of[i][c * pages + p] = next;
     for (uint32_t t = 0; t < sequences * tokens; t++)
         b->token_ids[t] = (uint32_t)((uint64_t)t * 7919 % b->model.vocab);
     b->batch = (struct batch){

@@ -41,7 +41,7 @@ struct audit_rig {
     struct audit_map *map;
     uint32_t capacity, logit_rows;
     uint32_t sequence_pages;
-    uint8_t **page; /* (batch, sequence_pages) */
+    uint8_t **page[MODEL_PAGE_CLASSES]; /* (batch, sequence_pages) */
 
     /* ranks */
     struct rank rank[RANKS_MAX];
@@ -222,26 +222,31 @@ static enum err take_memory(struct audit_rig *rig, struct why *why)
 {
     const struct model *m = rig->m;
     uint32_t pages = rig->plan->batch * rig->sequence_pages;
-    uint64_t page_bytes = model_page_bytes(m);
+    uint64_t bytes = 0; /* of all classes */
     char name[INSTANCE_NAME_MAX + 1];
     struct segment_home home;
     snprintf(name, sizeof name, "audit-%d", (int)getpid());
+    for (uint32_t c = 0; c < model_page_classes(m); c++)
+        bytes += pages * model_page_bytes(m, c);
     enum err e = segment_home_init(&home, name, NULL, why);
     if (!e)
         e = take_segment(&rig->weights, &home, "weights.0", m->weights_bytes, why);
     if (!e)
-        e = take_segment(&rig->pages, &home, "pages.0", pages * page_bytes, why);
+        e = take_segment(&rig->pages, &home, "pages.0", bytes, why);
     if (!e)
         e = take_segment(&rig->work, &home, "work.0",
                          shared_buffers_place(&rig->shared, m, rig->capacity, rig->logit_rows, NULL), why);
     if (e)
         return e;
     shared_buffers_place(&rig->shared, m, rig->capacity, rig->logit_rows, rig->work.base);
-    rig->page = calloc(pages, sizeof *rig->page);
-    if (!rig->page)
-        return because(why, ERR_NOMEM, "no memory for an audit");
-    for (uint32_t i = 0; i < pages; i++)
-        rig->page[i] = rig->pages.base + i * page_bytes;
+    uint8_t *next = rig->pages.base;
+    for (uint32_t c = 0; c < model_page_classes(m); c++) {
+        rig->page[c] = calloc(pages, sizeof *rig->page[c]);
+        if (!rig->page[c])
+            return because(why, ERR_NOMEM, "no memory for an audit");
+        for (uint32_t i = 0; i < pages; i++, next += model_page_bytes(m, c))
+            rig->page[c][i] = next;
+    }
     return audit_map_open(&rig->map, m, rig->weights.base, why);
 }
 
@@ -292,7 +297,8 @@ static void close_rig(struct audit_rig *rig)
         free(rig->rank[i].clock.spent);
     }
     audit_map_close(rig->map);
-    free(rig->page);
+    for (uint32_t c = 0; c < MODEL_PAGE_CLASSES; c++)
+        free(rig->page[c]);
     segment_detach(&rig->weights);
     segment_detach(&rig->pages);
     segment_detach(&rig->work);
@@ -315,10 +321,10 @@ static void add_run(struct audit_rig *rig, uint32_t sequence, uint32_t first, ui
     struct batch *b = &rig->batch;
     for (uint32_t i = 0; i < count; i++)
         rig->ids[b->tokens + i] = token_at(rig->m, sequence + first + i);
-    rig->runs[b->run_count++] = (struct batch_run){.first_row = b->tokens,
-                                                   .count = count,
-                                                   .position = first,
-                                                   .pages = rig->page + (size_t)sequence * rig->sequence_pages};
+    struct batch_run *run = &rig->runs[b->run_count++];
+    *run = (struct batch_run){.first_row = b->tokens, .count = count, .position = first};
+    for (uint32_t c = 0; c < model_page_classes(rig->m); c++)
+        run->pages[c] = rig->page[c] + (size_t)sequence * rig->sequence_pages;
     b->tokens += count;
 }
 

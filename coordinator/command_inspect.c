@@ -88,6 +88,7 @@ static void add_sessions(struct text *out, const struct inspection *found)
         field(out, "kv", s->kv);
         field(out, "prompt_tokens", s->prompt_tokens);
         field(out, "pages", s->pages);
+        field(out, "window_pages", s->window_pages);
         text_add_string(out, "}");
     }
     text_add_string(out, "]");

@@ -195,37 +195,64 @@ static enum err choose_kv_type(struct inference *f, const struct serve_options *
     return e ? because(why, e, "--kv-type %s: %s", o->kv_type, reason.text) : OK;
 }
 
+/*
+ * A node's bytes as pages. With windows half of them for each class; but at most so many pages of class 0 for each of a window as the
+ * longest sequence holds of both: more would never be used.
+ */
+static void divide_bytes(const struct model *m, uint64_t bytes, uint64_t pages[MODEL_PAGE_CLASSES])
+{
+    uint64_t whole_bytes = model_page_bytes(m, PAGE_CLASS_WHOLE);
+    pages[PAGE_CLASS_WHOLE] = bytes / whole_bytes;
+    pages[PAGE_CLASS_WINDOW] = 0;
+    if (model_page_classes(m) == 1)
+        return;
+    uint64_t window_bytes = model_page_bytes(m, PAGE_CLASS_WINDOW);
+    uint64_t longest = (m->context + PAGE_TOKENS - 1) / PAGE_TOKENS, most = scheduler_window_pages(m->window);
+    uint64_t held = most < longest ? most : longest;
+    pages[PAGE_CLASS_WINDOW] = bytes / 2 / window_bytes;
+    pages[PAGE_CLASS_WHOLE] = (bytes - pages[PAGE_CLASS_WINDOW] * window_bytes) / whole_bytes;
+    if (pages[PAGE_CLASS_WHOLE] * held <= pages[PAGE_CLASS_WINDOW] * longest)
+        return;
+    pages[PAGE_CLASS_WHOLE] = bytes / (whole_bytes + held * window_bytes / longest);
+    pages[PAGE_CLASS_WINDOW] = (bytes - pages[PAGE_CLASS_WHOLE] * whole_bytes) / window_bytes;
+}
+
 static enum err choose_geometry(struct inference *f, const struct serve_options *o, struct arena_geometry *g,
                                 struct why *why)
 {
     const struct served_model *served = &f->checkpoint.served;
     uint32_t nodes = f->topology.nodes < f->groups ? f->topology.nodes : f->groups;
-    uint64_t page_bytes = model_page_bytes(&served->model);
-    uint64_t kv;
+    uint32_t classes = model_page_classes(&served->model);
+    uint64_t kv, pages[MODEL_PAGE_CLASSES];
     enum err e = choose_kv_bytes(o, &kv, why);
     if (e)
         return e;
-    uint64_t pages = kv / page_bytes / nodes;
-    if (pages < 2 || pages > UINT32_MAX / 4)
-        return because(
-            why, ERR_INVALID,
-            "--kv-memory of %llu bytes makes %llu pages of %llu bytes on each of %u nodes; at least 2 are needed",
-            (unsigned long long)kv, (unsigned long long)pages, (unsigned long long)page_bytes, nodes);
+    divide_bytes(&served->model, kv / nodes, pages);
+    for (uint32_t c = 0; c < classes; c++)
+        if (pages[c] < 2 || pages[c] > UINT32_MAX / 4)
+            return because(
+                why, ERR_INVALID,
+                "--kv-memory of %llu bytes makes %llu pages of %llu bytes on each of %u nodes; at least 2 are needed",
+                (unsigned long long)kv, (unsigned long long)pages[c],
+                (unsigned long long)model_page_bytes(&served->model, c), nodes);
     uint32_t worker_slots = supervisor_worker_slots(f->workers, o->spares);
     *g = (struct arena_geometry){
-        .page_classes = 1,
+        .page_classes = classes,
+        .window = model_page_window(&served->model),
         .nodes = nodes,
         .groups = f->groups,
         .worker_slots = worker_slots < WORKER_SLOTS_LEAST ? WORKER_SLOTS_LEAST : worker_slots,
         .session_slots = o->session_slots,
         .context = served->model.context,
         .result_rows = served->step_tokens,
-        .pages_per_node = {(uint32_t)pages},
-        .page_bytes = {page_bytes},
         .model_bytes = sizeof *served,
         .weights_bytes = served->model.weights_bytes,
         .work_bytes = served_model_work_bytes(served),
     };
+    for (uint32_t c = 0; c < classes; c++) {
+        g->pages_per_node[c] = (uint32_t)pages[c];
+        g->page_bytes[c] = model_page_bytes(&served->model, c);
+    }
     for (uint32_t i = f->topology.cores; i-- > 0;) /* the first core of a node says where the node's memory is to lie */
         if (f->topology.core[i].node < nodes)
             g->os_node[f->topology.core[i].node] = (uint8_t)f->topology.core[i].os_node;
@@ -307,8 +334,9 @@ static void choose_same_sizes(const struct serve_options *o, const struct arena_
 {
     if (left->worker_slots > wanted->worker_slots)
         wanted->worker_slots = left->worker_slots;
-    if (!o->kv_memory && left->nodes == wanted->nodes && left->page_bytes[0] == wanted->page_bytes[0])
-        wanted->pages_per_node[0] = left->pages_per_node[0];
+    if (!o->kv_memory && left->nodes == wanted->nodes &&
+        memcmp(left->page_bytes, wanted->page_bytes, sizeof left->page_bytes) == 0)
+        memcpy(wanted->pages_per_node, left->pages_per_node, sizeof left->pages_per_node);
 }
 
 /* Opens the worker program and hashes its bytes (FNV-1a): two builds may compute differently. */
@@ -348,6 +376,9 @@ static enum err reserve_memory(struct inference *f, const struct serve_options *
     log_info("reserving %.1f MiB of shared memory: %u pages of %.1f KiB on each of %u nodes, weights %.1f MiB",
              (double)layout.total_bytes / (1 << 20), geometry->pages_per_node[0],
              (double)geometry->page_bytes[0] / 1024, geometry->nodes, (double)geometry->weights_bytes / (1 << 20));
+    if (geometry->window)
+        log_info("of them for windows of %u tokens: %u more pages of %.1f KiB on each node", geometry->window,
+                 geometry->pages_per_node[PAGE_CLASS_WINDOW], (double)geometry->page_bytes[PAGE_CLASS_WINDOW] / 1024);
     return arena_create(&f->arena, &f->instance.home, geometry, memory_hash(f, o), &f->checkpoint.served, why);
 }
 

@@ -66,14 +66,23 @@ static enum err open_parts(struct scheduler *s, struct why *why)
     e = scheduler_checksums_open(s, why);
     if (e)
         return e;
-    s->found = calloc(pages_for(s->arena->geometry.context), sizeof *s->found);
-    if (!s->found)
-        return because(why, ERR_NOMEM, "could not open the scheduler: no memory");
+    for (uint32_t c = 0; c < s->arena->geometry.page_classes; c++)
+        if (!(s->found[c] = calloc(pages_for(s->arena->geometry.context), sizeof *s->found[c])))
+            return because(why, ERR_NOMEM, "could not open the scheduler: no memory");
     for (uint32_t g = 0; g < s->group_count; g++)
         for (uint32_t i = 0; i < MAX_FLIGHTS; i++)
             if (!(s->groups[g].flights[i] = calloc(1, sizeof(struct flight))))
                 return because(why, ERR_NOMEM, "could not open the scheduler: no memory");
     return OK;
+}
+
+static uint32_t token_limit(const struct arena_geometry *g)
+{
+    uint64_t limit = (uint64_t)g->pages_per_node[PAGE_CLASS_WHOLE] * PAGE_TOKENS;
+    uint64_t windows = (uint64_t)g->pages_per_node[PAGE_CLASS_WINDOW] * PAGE_TOKENS;
+    if (g->window && g->pages_per_node[PAGE_CLASS_WINDOW] < scheduler_window_pages(g->window) && windows < limit)
+        limit = windows; /* too few for a window that moves on */
+    return limit < g->context ? (uint32_t)limit : g->context;
 }
 
 enum err scheduler_open(struct scheduler **out, const struct scheduler_config *config,
@@ -89,8 +98,7 @@ enum err scheduler_open(struct scheduler **out, const struct scheduler_config *c
     s->max_sessions = config->max_sessions;
     s->group_count = geometry->groups;
     s->next_number = 1;
-    uint64_t pool_tokens = (uint64_t)geometry->pages_per_node[0] * PAGE_TOKENS;
-    s->token_limit = pool_tokens < geometry->context ? (uint32_t)pool_tokens : geometry->context;
+    s->token_limit = token_limit(geometry);
     for (uint32_t g = 0; g < s->group_count; g++)
         s->groups[g] = (struct group){.node = geometry->group_node[g],
                                       .next_step = 1,
@@ -128,7 +136,8 @@ void scheduler_close(struct scheduler *s)
     for (uint32_t g = 0; g < s->group_count; g++)
         for (uint32_t i = 0; i < MAX_FLIGHTS; i++)
             free(s->groups[g].flights[i]);
-    free(s->found);
+    for (uint32_t c = 0; c < PAGE_CLASSES_MAX; c++)
+        free(s->found[c]);
     scheduler_checksums_close(s);
     if (s->slots)
         session_slots_close(s->slots);
@@ -223,9 +232,11 @@ static void leave_pages(struct scheduler *s, struct sequence *q)
 {
     struct group *group = &s->groups[q->group];
     forget_in_flights(group, q);
-    for (uint32_t i = q->pages; i-- > 0;) /* last first: a page is never evicted before those behind it */
-        page_pool_release(s->pool, sequence_row_entry(s->arena, q->slot, 0, i).page, q->last_plan);
-    q->pages = q->indexed = q->sealed = 0;
+    for (uint32_t c = 0; c < s->arena->geometry.page_classes; c++)
+        for (uint32_t i = q->pages;
+             i-- > first_held(q, c);) /* last first: a page is never evicted before those behind it */
+            page_pool_release(s->pool, sequence_row_entry(s->arena, q->slot, c, i).page, q->last_plan);
+    q->pages = q->window_first = q->indexed = q->sealed = 0;
     group->running--;
     sequence_list_remove(&s->running, q);
 }
@@ -298,9 +309,10 @@ static struct sequence *youngest_of_node(const struct scheduler *s, struct seque
 
 bool scheduler_holds_pages_of(const struct scheduler *s, const struct sequence *q, uint32_t node)
 {
-    for (uint32_t i = 0; i < q->pages; i++)
-        if (scheduler_node_of_page(s, sequence_row_entry(s->arena, q->slot, 0, i).page) == node)
-            return true;
+    for (uint32_t c = 0; c < s->arena->geometry.page_classes; c++)
+        for (uint32_t i = first_held(q, c); i < q->pages; i++)
+            if (scheduler_node_of_page(s, sequence_row_entry(s->arena, q->slot, c, i).page) == node)
+                return true;
     return false;
 }
 
@@ -422,6 +434,11 @@ struct page_counts scheduler_pages(const struct scheduler *s)
     return page_pool_counts(s->pool);
 }
 
+struct page_counts scheduler_class_pages(const struct scheduler *s, uint32_t page_class)
+{
+    return page_pool_class_counts(s->pool, page_class);
+}
+
 void scheduler_set_max_sessions(struct scheduler *s, uint32_t max_sessions)
 {
     must(max_sessions <= s->arena->geometry.session_slots);
@@ -461,9 +478,12 @@ void scheduler_must_be_sound(const struct scheduler *s)
     for (const struct sequence *q = s->running.first; q; q = q->next) {
         must(q->n_kv <= q->n_tok && q->planned_kv <= q->planned_tok);
         must(pages_for(q->planned_kv) <= q->pages);
-        must(sequence_row_length(s->arena, q->slot, 0) == q->pages);
-        for (uint32_t i = 0; i < q->pages; i++)
-            references[sequence_row_entry(s->arena, q->slot, 0, i).page]++;
+        must(q->window_first == window_first_page(s->arena->geometry.window, q->n_kv));
+        for (uint32_t c = 0; c < s->arena->geometry.page_classes; c++) {
+            must(sequence_row_length(s->arena, q->slot, c) == q->pages);
+            for (uint32_t i = first_held(q, c); i < q->pages; i++)
+                references[sequence_row_entry(s->arena, q->slot, c, i).page]++;
+        }
     }
     page_pool_must_be_sound(s->pool, references);
     prefix_cache_must_be_sound(s->cache);

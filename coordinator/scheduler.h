@@ -10,7 +10,7 @@
  *  1. n_kv <= n_tok for every sequence; a step's tokens are stored before the commit word, the commit word before any event.
  *  2. A page, a row and a session slot go to somebody else only when every plan that names them was answered, or its group met
  *     anew: plans are numbered, and whoever leaves says the last number that named it.
- *  3. A sequence that runs holds at least the pages of positions [0, planned_kv).
+ *  3. A sequence that runs holds the pages of positions [0, planned_kv), of windows only those that position n_kv or a later one looks at.
  *  4. Whatever is admitted can finish: if a running sequence finds no page, the youngest leaves and waits, and the oldest
  *     alone always fits.
  *  5. A sealed page is shared only while somebody vouches for its bytes: nothing has died since of which one could not say that it wrote
@@ -76,6 +76,15 @@ struct scheduler_found scheduler_found(const struct scheduler *s);
 /* Prompt tokens of one step at the most. A step has no more tokens, and no more results, than this and one per session slot. */
 enum { STEP_BUDGET = 512 };
 
+/*
+ * Window pages that one sequence holds at most: those before its first position that is not committed, and two plans of prompt
+ * tokens behind it, at whatever place in a page they begin and end.
+ */
+static inline uint32_t scheduler_window_pages(uint32_t window)
+{
+    return (window + 2 * STEP_BUDGET) / PAGE_TOKENS + 2;
+}
+
 /* ERR_INVALID: can never fit (the sentence has both numbers). ERR_FULL: the queue is full. *out stays good until `ended`. */
 enum err scheduler_submit(struct scheduler *s, const struct sequence_spec *spec, uint64_t now, struct sequence **out,
                           struct why *why);
@@ -132,9 +141,10 @@ bool scheduler_in_flight(const struct scheduler *s, uint32_t group, uint64_t *si
 /* A group that is down never comes again, and none of its ranks runs any more: other groups compute its sequences. */
 void scheduler_group_lost(struct scheduler *s, uint32_t group);
 
-/* Positions that a sequence can have: the context, or what all pages of a node hold. */
+/* Positions that a sequence can have: the context, or what all pages of a node hold. Windows limit it only where they lack room to move. */
 uint32_t scheduler_token_limit(const struct scheduler *s);
-struct page_counts scheduler_pages(const struct scheduler *s);
+struct page_counts scheduler_pages(const struct scheduler *s); /* of all classes */
+struct page_counts scheduler_class_pages(const struct scheduler *s, uint32_t page_class);
 
 void scheduler_set_max_sessions(struct scheduler *s, uint32_t max_sessions);
 uint32_t scheduler_max_sessions(const struct scheduler *s);

@@ -5,14 +5,15 @@
 #include "coordinator/scheduler_internal.h"
 #include "shm/sequence_table.h"
 
-/* Pages that the running sequences of a node will still take before they have said their next token. */
-static uint32_t pages_promised(const struct scheduler *s, uint32_t node)
+/* Pages of a class that the running sequences of a node will still take before they have said their next token. */
+static uint32_t pages_promised(const struct scheduler *s, uint32_t page_class, uint32_t node)
 {
     uint32_t promised = 0;
     for (const struct sequence *q = s->running.first; q; q = q->next) {
-        uint32_t need = pages_for(q->n_tok + 1);
+        uint32_t first = first_held(q, page_class), held = q->pages - first;
+        uint32_t need = pages_at_most(s, page_class, first, q->n_tok + 1);
         if (s->groups[q->group].node == node)
-            promised += 1 + (need > q->pages ? need - q->pages : 0); /* one more each: they all grow */
+            promised += 1 + (need > held ? need - held : 0); /* one more each: they all grow */
     }
     return promised;
 }
@@ -27,18 +28,37 @@ static struct group *least_busy_group(struct scheduler *s)
     return best;
 }
 
+/* The first page of a class that a sequence shares when it begins behind `found` pages. */
+static uint32_t first_shared(const struct scheduler *s, uint32_t page_class, uint32_t found)
+{
+    return page_class == PAGE_CLASS_WINDOW ? window_first_page(s->arena->geometry.window, found * PAGE_TOKENS) : 0;
+}
+
 /*
- * Whether every node has the pages that q takes there: new ones on its own, and wherever it found kept ones, which nobody
- * can have from then on. What the others there still need stays theirs.
+ * Whether every node has the pages of a class that q takes there: new ones on its own, and wherever it found kept ones, which
+ * nobody can have from then on. What the others there still need stays theirs.
  */
-static bool has_room(const struct scheduler *s, const struct sequence *q, uint32_t node, uint32_t found)
+static bool has_room_in_class(const struct scheduler *s, const struct sequence *q, uint32_t page_class, uint32_t node,
+                              uint32_t found)
 {
     uint64_t need[NODES_MAX] = {0};
-    need[node] = pages_for(q->n_tok + 1) - found;
-    for (uint32_t i = 0; i < found; i++)
-        need[scheduler_node_of_page(s, s->found[i])] += page_pool_state(s->pool, s->found[i]) == PAGE_CACHED;
+    uint32_t first = first_shared(s, page_class, found);
+    uint32_t most = pages_at_most(s, page_class, first, q->n_tok + 1), shared = found - first;
+    need[node] = most > shared ? most - shared : 0;
+    for (uint32_t i = first; i < found; i++) {
+        page_id page = s->found[page_class][i];
+        need[scheduler_node_of_page(s, page)] += page_pool_state(s->pool, page) == PAGE_CACHED;
+    }
     for (uint32_t n = 0; n < s->arena->geometry.nodes; n++)
-        if (need[n] && need[n] + pages_promised(s, n) > page_pool_available(s->pool, 0, n))
+        if (need[n] && need[n] + pages_promised(s, page_class, n) > page_pool_available(s->pool, page_class, n))
+            return false;
+    return true;
+}
+
+static bool has_room(const struct scheduler *s, const struct sequence *q, uint32_t node, uint32_t found)
+{
+    for (uint32_t c = 0; c < s->arena->geometry.page_classes; c++)
+        if (!has_room_in_class(s, q, c, node, found))
             return false;
     return true;
 }
@@ -82,14 +102,47 @@ static bool have_row(struct scheduler *s, struct sequence *q, uint32_t group)
 
 static void share_found(struct scheduler *s, struct sequence *q, uint32_t pages)
 {
-    for (uint32_t i = 0; i < pages; i++)
-        page_pool_share(s->pool, s->found[i]);
-    for (uint32_t i = 0; i < pages; i++) {
-        q->chain[i] = page_pool_name(s->pool, s->found[i]);
-        must(sequence_row_append(s->arena, q->slot, 0, q->chain[i]) == OK);
+    for (uint32_t c = 0; c < s->arena->geometry.page_classes; c++) {
+        uint32_t first = first_shared(s, c, pages);
+        for (uint32_t i = first; i < pages; i++)
+            page_pool_share(s->pool, s->found[c][i]);
+        sequence_row_skip(s->arena, q->slot, c, first);
+        for (uint32_t i = first; i < pages; i++)
+            must(sequence_row_append(s->arena, q->slot, c, page_pool_name(s->pool, s->found[c][i])) == OK);
     }
+    for (uint32_t i = 0; i < pages; i++)
+        q->chain[i] = page_pool_name(s->pool, s->found[PAGE_CLASS_WHOLE][i]);
     q->pages = q->indexed = q->sealed = pages;
+    q->window_first = first_shared(s, PAGE_CLASS_WINDOW, pages);
     q->n_kv = q->planned_kv = pages * PAGE_TOKENS;
+}
+
+/*
+ * How much of q's beginning is found in pages that somebody vouches for; of a model with windows as far as its window is there, too.
+ * False: checksums are being asked for, and it waits for them.
+ */
+static bool find_prefix(struct scheduler *s, const struct sequence *q, struct prefix_hit *hit)
+{
+    bool known = true;
+    page_id *whole = s->found[PAGE_CLASS_WHOLE], *of_window = s->found[PAGE_CLASS_WINDOW];
+    uint32_t window = s->arena->geometry.window;
+    *hit = (struct prefix_hit){.computing = PAGE_NONE};
+    if (q->spec.score_prompt)
+        return true;
+    *hit = prefix_cache_find(s->cache, q->spec.salt, q->tokens, q->n_tok, whole, pages_for(q->n_tok));
+    uint32_t vouched = scheduler_vouch(s, PAGE_CLASS_WHOLE, 0, hit->pages, &known);
+    if (vouched < hit->pages) /* those behind it are found no more */
+        *hit = (struct prefix_hit){.pages = vouched, .computing = PAGE_NONE};
+    while (window) { /* each turn but the last two drops a page */
+        uint32_t usable =
+            prefix_cache_find_window(s->cache, q->spec.salt, q->tokens, whole, hit->pages, window, of_window);
+        uint32_t first = window_first_page(window, usable * PAGE_TOKENS);
+        bool is_last = usable == hit->pages && scheduler_vouch(s, PAGE_CLASS_WINDOW, first, usable, &known) == usable;
+        hit->pages = usable;
+        if (is_last)
+            break;
+    }
+    return known;
 }
 
 enum admission { ADMITTED, WAITS_FOR_SEAL, WAITS_FOR_SUMS, NO_SLOT, NO_ROOM };
@@ -99,10 +152,8 @@ static enum admission admit(struct scheduler *s, struct sequence *q, uint64_t no
     struct group *group = least_busy_group(s);
     if (!group || q->last_plan > s->answered)
         return NO_ROOM; /* nobody computes; or a plan that names its former row was not answered */
-    struct prefix_hit hit = {.computing = PAGE_NONE};
-    if (!q->spec.score_prompt)
-        hit = prefix_cache_find(s->cache, q->spec.salt, q->tokens, q->n_tok, s->found, pages_for(q->n_tok));
-    if (!scheduler_vouch(s, &hit))
+    struct prefix_hit hit;
+    if (!find_prefix(s, q, &hit))
         return WAITS_FOR_SUMS;
     if (hit.computing != PAGE_NONE)
         return WAITS_FOR_SEAL; /* another sequence is making the very page */

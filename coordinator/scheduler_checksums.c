@@ -68,22 +68,20 @@ void scheduler_page_sealed(struct scheduler *s, page_id page)
     enqueue(s, page);
 }
 
-bool scheduler_vouch(struct scheduler *s, struct prefix_hit *hit)
+uint32_t scheduler_vouch(struct scheduler *s, uint32_t page_class, uint32_t first, uint32_t end, bool *known)
 {
-    bool all = true;
-    for (uint32_t i = 0; i < hit->pages; i++) {
-        page_id page = s->found[i];
+    for (uint32_t i = first; i < end; i++) {
+        page_id page = s->found[page_class][i];
         if (is_vouched(s, page))
             continue;
         if (!page_pool_descriptor(s->pool, page)->has_checksum) {
             page_pool_drop(s->pool, page);
-            *hit = (struct prefix_hit){.pages = i, .computing = PAGE_NONE}; /* those behind it are found no more */
-            break;
+            return i;
         }
         enqueue(s, page);
-        all = false;
+        *known = false;
     }
-    return all;
+    return end;
 }
 
 void scheduler_doubt(struct scheduler *s, uint32_t g)

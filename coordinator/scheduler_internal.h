@@ -77,7 +77,7 @@ struct scheduler {
     uint64_t preempted_at; /* no further preemption before this plan is answered */
     struct scheduler_counters counters;
     struct checksums checksums;
-    page_id *found; /* scratch of one prefix look-up */
+    page_id *found[PAGE_CLASSES_MAX]; /* scratch of one prefix look-up */
     struct scheduler_found adopted;
     struct step_plan plan; /* the one that is being made */
 };
@@ -93,6 +93,22 @@ void scheduler_learn_time(const struct scheduler *s, struct group *group, const 
 static inline uint32_t pages_for(uint32_t tokens)
 {
     return (tokens + PAGE_TOKENS - 1) / PAGE_TOKENS;
+}
+
+/* The first page of a class that q still holds. */
+static inline uint32_t first_held(const struct sequence *q, uint32_t page_class)
+{
+    return page_class == PAGE_CLASS_WINDOW ? q->window_first : 0;
+}
+
+/*
+ * Pages of a class that a sequence holds at most until `tokens` positions are computed, when it holds those from `first` on: a
+ * window moves on while a prompt is computed.
+ */
+static inline uint32_t pages_at_most(const struct scheduler *s, uint32_t page_class, uint32_t first, uint32_t tokens)
+{
+    uint32_t all = pages_for(tokens) - first, most = scheduler_window_pages(s->arena->geometry.window);
+    return page_class == PAGE_CLASS_WINDOW && most < all ? most : all;
 }
 
 /*
@@ -137,9 +153,10 @@ void scheduler_checksums_close(struct scheduler *s);
 /* Its last position was committed just now: its bytes are what was computed. */
 void scheduler_page_sealed(struct scheduler *s, page_id page);
 /*
- * Shortens a hit to pages for which somebody can vouch. False: their checksums are being asked for, and the sequence waits for them.
+ * Whether somebody vouches for pages [first, end) of those that were found of a class: the number of the first for which nobody can,
+ * and which is dropped; end: there is none. *known becomes false when checksums are being asked for: the sequence waits for them.
  */
-bool scheduler_vouch(struct scheduler *s, struct prefix_hit *hit);
+uint32_t scheduler_vouch(struct scheduler *s, uint32_t page_class, uint32_t first, uint32_t end, bool *known);
 /* Sends what is to be asked to groups that have nothing to answer. */
 void scheduler_ask(struct scheduler *s, uint64_t now);
 /* The group went down: nobody will answer. */

@@ -67,17 +67,33 @@ static uint32_t computable(const struct sequence *q)
     return q->planned_tok;
 }
 
-/* Pages for positions [0, end); false when there are none now. */
-static bool have_pages(struct scheduler *s, struct sequence *q, uint32_t end)
+/* The next page of each class, or none of any. */
+static bool take_page(struct scheduler *s, struct sequence *q)
 {
-    uint32_t node = s->groups[q->group].node;
-    for (; q->pages < pages_for(end); q->pages++) {
-        page_id page = page_pool_take(s->pool, 0, node);
-        if (page == PAGE_NONE)
-            return false;
-        must(sequence_row_append(s->arena, q->slot, 0, page_pool_name(s->pool, page)) == OK);
+    uint32_t node = s->groups[q->group].node, classes = s->arena->geometry.page_classes;
+    page_id page[PAGE_CLASSES_MAX];
+    for (uint32_t c = 0; c < classes; c++) {
+        page[c] = page_pool_take(s->pool, c, node);
+        if (page[c] != PAGE_NONE)
+            continue;
+        while (c-- > 0)
+            page_pool_release(s->pool, page[c], 0);
+        return false;
+    }
+    for (uint32_t c = 0; c < classes; c++) {
+        must(sequence_row_append(s->arena, q->slot, c, page_pool_name(s->pool, page[c])) == OK);
         fault_point(FAULT_COORDINATOR_PAGE_TAKEN);
     }
+    q->pages++;
+    return true;
+}
+
+/* Pages for positions [0, end), of windows for those that are still seen; false when there are none now. */
+static bool have_pages(struct scheduler *s, struct sequence *q, uint32_t end)
+{
+    while (q->pages < pages_for(end))
+        if (!take_page(s, q))
+            return false;
     scheduler_index_pages(s, q);
     return true;
 }

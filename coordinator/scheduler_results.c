@@ -33,15 +33,36 @@ void scheduler_index_pages(struct scheduler *s, struct sequence *q)
     }
 }
 
+/* The window's page hangs on the one that stands in the index for the same tokens, whoever computed that. */
+static void seal_window_page(struct scheduler *s, struct sequence *q, uint32_t i)
+{
+    page_id page = sequence_row_entry(s->arena, q->slot, PAGE_CLASS_WINDOW, i).page;
+    page_pool_seal(s->pool, page, q->chain[i], q->spec.salt, q->tokens + i * PAGE_TOKENS);
+    prefix_cache_insert(s->cache, page, q->spec.salt, q->chain[i], q->tokens + i * PAGE_TOKENS);
+    scheduler_page_sealed(s, page);
+}
+
 static void seal_pages(struct scheduler *s, struct sequence *q)
 {
     scheduler_index_pages(s, q);
     for (; (q->sealed + 1) * PAGE_TOKENS <= q->n_kv; q->sealed++) {
         uint32_t i = q->sealed;
         struct page_name parent = i ? q->chain[i - 1] : NO_PAGE;
-        page_pool_seal(s->pool, sequence_row_entry(s->arena, q->slot, 0, i).page, parent, q->spec.salt,
+        page_pool_seal(s->pool, sequence_row_entry(s->arena, q->slot, PAGE_CLASS_WHOLE, i).page, parent, q->spec.salt,
                        q->tokens + i * PAGE_TOKENS);
-        scheduler_page_sealed(s, sequence_row_entry(s->arena, q->slot, 0, i).page);
+        scheduler_page_sealed(s, sequence_row_entry(s->arena, q->slot, PAGE_CLASS_WHOLE, i).page);
+        if (s->arena->geometry.window)
+            seal_window_page(s, q, i);
+    }
+}
+
+/* Gives the window pages back that n_kv and later positions do not look at: plans after this one begin there. */
+static void leave_window_behind(struct scheduler *s, struct sequence *q, uint64_t plan)
+{
+    uint32_t seen = window_first_page(s->arena->geometry.window, q->n_kv);
+    for (; q->window_first < seen; q->window_first++) {
+        struct page_name left = sequence_row_entry(s->arena, q->slot, PAGE_CLASS_WINDOW, q->window_first);
+        page_pool_release(s->pool, left.page, plan);
     }
 }
 
@@ -96,6 +117,7 @@ static enum err take_row(struct scheduler *s, uint32_t group, struct flight *f, 
     seal_pages(s, q);
     fault_point(FAULT_COORDINATOR_SEALED);
     scheduler_commit(s, q);
+    leave_window_behind(s, q, f->number);
 
     if (row->flags & ROW_SCORE) {
         enum err e = tell_scores(s, group, f, r, why);

@@ -77,7 +77,8 @@ struct sequence {
     uint32_t prompt_tokens;
     uint32_t n_tok, n_kv;             /* committed: tokens said, positions computed */
     uint32_t planned_tok, planned_kv; /* once every plan in flight is done */
-    uint32_t pages;                   /* in its row */
+    uint32_t pages;                   /* in its row, of each class */
+    uint32_t window_first;            /* of those of windows, the first that it still holds */
     uint32_t indexed, sealed;         /* of those, the first so many stand in the prefix index; are sealed */
     struct page_name *chain;          /* (pages that a sequence can have): who stands in the index for its page i */
     uint64_t last_plan;               /* number of the last plan that names it */

@@ -63,6 +63,26 @@ static void write_workers(const struct supervisor *v, struct text *out)
     text_add_string(out, "]");
 }
 
+/* Of a model with windows: what layers keep that see everything, and what layers keep that see a window. */
+static void write_page_classes(const struct inference *f, struct text *out)
+{
+    const struct arena_geometry *g = &f->arena.geometry;
+    key(out, "classes");
+    text_add_string(out, "[");
+    for (uint32_t c = 0; c < g->page_classes; c++) {
+        struct page_counts pages = scheduler_class_pages(f->scheduler, c);
+        next_object(out);
+        key_number(out, "window", c == PAGE_CLASS_WINDOW ? g->window : 0);
+        key_number(out, "page_bytes", g->page_bytes[c]);
+        key_number(out, "total", pages.total);
+        key_number(out, "free", pages.free);
+        key_number(out, "used", pages.used);
+        key_number(out, "cached", pages.cached);
+        text_add_string(out, "}");
+    }
+    text_add_string(out, "]");
+}
+
 static void write_pages(const struct inference *f, struct text *out)
 {
     struct page_counts pages = scheduler_pages(f->scheduler);
@@ -76,10 +96,11 @@ static void write_pages(const struct inference *f, struct text *out)
     key_number(out, "cached", pages.cached);
     key_number(out, "retired", pages.retired);
     key_number(out, "shared", pages.shared);
+    write_page_classes(f, out);
     text_add_string(out, "}");
 }
 
-static void write_sessions(const struct scheduler *scheduler, struct text *out)
+static void write_sessions(const struct scheduler *scheduler, bool windows, struct text *out)
 {
     key(out, "sessions");
     text_add_string(out, "[");
@@ -90,6 +111,8 @@ static void write_sessions(const struct scheduler *scheduler, struct text *out)
         key_number(out, "tokens", q->n_tok);
         key_number(out, "prompt_tokens", q->prompt_tokens);
         key_number(out, "pages", q->pages);
+        if (windows)
+            key_number(out, "window_pages", q->pages - q->window_first);
         key_number(out, "group", q->group);
         text_add_string(out, "}");
     }
@@ -132,7 +155,7 @@ void server_state_write(struct server *s, struct text *out)
     }
     write_workers(f->supervisor, out);
     write_pages(f, out);
-    write_sessions(f->scheduler, out);
+    write_sessions(f->scheduler, f->arena.geometry.window > 0, out);
     write_tokens(counters, out);
     text_add_string(out, "}");
 }
@@ -145,7 +168,12 @@ void server_gather_metrics(struct server *s)
     struct metrics *m = &s->metrics;
     m->requests_running = scheduler_running(f->scheduler);
     m->requests_waiting = scheduler_waiting(f->scheduler);
-    m->kv_cache_usage = pages.total ? (double)pages.used / pages.total : 0;
+    m->kv_cache_usage = 0; /* of the class that is nearest to its end */
+    for (uint32_t i = 0; i < f->arena.geometry.page_classes; i++) {
+        struct page_counts of = scheduler_class_pages(f->scheduler, i);
+        double usage = of.total ? (double)of.used / of.total : 0;
+        m->kv_cache_usage = usage > m->kv_cache_usage ? usage : m->kv_cache_usage;
+    }
     m->kv_pages[METRIC_PAGES_FREE] = pages.free;
     m->kv_pages[METRIC_PAGES_USED] = pages.used;
     m->kv_pages[METRIC_PAGES_CACHED] = pages.cached;

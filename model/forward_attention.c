@@ -53,9 +53,9 @@ static void norm_heads(const struct forward *f, const struct weight_vector *norm
         f->k->rms_norm(x + row - first, x + row - first, model_vector(norm, f->weights), m->head_dim, m->norm_eps);
 }
 
-static uint8_t *page_of(const struct batch_run *run, uint32_t position)
+static uint8_t *page_of(const struct model *m, const struct batch_run *run, uint32_t layer, uint32_t position)
 {
-    return run->pages[position / ATTENTION_PAGE];
+    return run->pages[model_page_class(m, layer)][position / ATTENTION_PAGE];
 }
 
 /* Rows [first, end) of K of one position into its slot. x begins with row `first`. */
@@ -64,7 +64,7 @@ static void store_k(const struct forward *f, const struct batch_run *run, uint32
 {
     const struct model *m = f->m;
     for (struct head_rows h = head_rows_at(first, end, m->head_dim); h.from < h.to; h = next_head(h, end, m->head_dim))
-        kv_store_k((enum kv_type)m->kv_type, page_of(run, position) + model_page_k_offset(m, layer, h.head),
+        kv_store_k((enum kv_type)m->kv_type, page_of(m, run, layer, position) + model_page_k_offset(m, layer, h.head),
                    m->head_dim, position % ATTENTION_PAGE, h.from, h.to - h.from,
                    x + h.head * m->head_dim + h.from - first, f->k->to_f16);
 }
@@ -75,7 +75,7 @@ static void store_v(const struct forward *f, const struct batch_run *run, uint32
 {
     const struct model *m = f->m;
     for (struct head_rows h = head_rows_at(first, end, m->head_dim); h.from < h.to; h = next_head(h, end, m->head_dim))
-        kv_store_v((enum kv_type)m->kv_type, page_of(run, position) + model_page_v_offset(m, layer, h.head),
+        kv_store_v((enum kv_type)m->kv_type, page_of(m, run, layer, position) + model_page_v_offset(m, layer, h.head),
                    m->head_dim, position % ATTENTION_PAGE, h.from, h.to - h.from,
                    x + h.head * m->head_dim + h.from - first, f->k->to_f16);
 }
@@ -93,7 +93,7 @@ static void fetch_k_slots(const struct forward *f, const struct batch_run *run, 
         return;
     for (struct head_rows h = head_rows_at(first, end, m->head_dim); h.from < h.to;
          h = next_head(h, end, m->head_dim)) {
-        const uint8_t *k = page_of(run, position) + model_page_k_offset(m, layer, h.head);
+        const uint8_t *k = page_of(m, run, layer, position) + model_page_k_offset(m, layer, h.head);
         for (uint32_t d = h.from; d < h.to; d += 2)
             __builtin_prefetch(k + (size_t)d * ATTENTION_PAGE * element, 1, 2);
     }
@@ -109,7 +109,7 @@ static void fetch_v_slots(const struct forward *f, const struct batch_run *run, 
     uint32_t slots = least(ATTENTION_PAGE - slot, run->position + run->count - position);
     for (struct head_rows h = head_rows_at(first, end, m->head_dim); h.from < h.to;
          h = next_head(h, end, m->head_dim)) {
-        const uint8_t *v = page_of(run, position) + model_page_v_offset(m, layer, h.head) + slot * row;
+        const uint8_t *v = page_of(m, run, layer, position) + model_page_v_offset(m, layer, h.head) + slot * row;
         for (uint32_t at = 0; at < slots * row; at += 64)
             __builtin_prefetch(v + at, 1, 2);
     }
@@ -294,7 +294,7 @@ static struct attention unit_at(const struct forward *f, const struct batch_run 
         .window = model_window(m, layer),
         .scale = m->attn_scale,
         .softcap = m->attn_softcap,
-        .pages = (const uint8_t *const *)run->pages,
+        .pages = (const uint8_t *const *)run->pages[model_page_class(m, layer)],
         .k_offset = model_page_k_offset(m, layer, kv_head),
         .v_offset = model_page_v_offset(m, layer, kv_head),
         .scratch = f->attention_scratch,

@@ -178,12 +178,44 @@ static inline uint64_t model_page_side_bytes(const struct model *m)
 }
 
 /*
- * A KV page holds 16 positions of all layers: per layer and kv head a side of K, then one of V (kv_type.h). Offsets are bytes
- * from the start of the page, multiples of 64.
+ * Pages are of one class, or of two where a sequence can outgrow the window: then layers that see everything keep their K and V in
+ * pages of class 0, layers with a window in pages of class 1. A class may be without a layer.
+ */
+enum { MODEL_PAGE_CLASSES = 2 };
+
+/* The window of class 1; 0: all layers keep theirs in class 0. */
+static inline uint32_t model_page_window(const struct model *m)
+{
+    return m->window < m->context ? m->window : 0;
+}
+
+static inline uint32_t model_page_classes(const struct model *m)
+{
+    return model_page_window(m) ? 2 : 1;
+}
+
+static inline uint32_t model_page_class(const struct model *m, uint32_t layer)
+{
+    return model_page_window(m) && model_window(m, layer) ? 1 : 0;
+}
+
+/* Layers of a class among the first `layers`. */
+static inline uint32_t model_layers_of_class(const struct model *m, uint32_t page_class, uint32_t layers)
+{
+    if (!model_page_window(m))
+        return page_class == 0 ? layers : 0;
+    uint32_t whole = m->window_period == MODEL_WINDOW_ALWAYS ? 0 : layers / m->window_period;
+    return page_class == 0 ? whole : layers - whole;
+}
+
+/*
+ * A KV page holds 16 positions of all layers of its class: per layer and kv head a side of K, then one of V
+ * (kv_type.h). Offsets are bytes from the start of the page, multiples of 64.
  */
 static inline uint64_t model_page_k_offset(const struct model *m, uint32_t layer, uint32_t kv_head)
 {
-    return ((uint64_t)layer * m->kv_heads + kv_head) * 2 * model_page_side_bytes(m);
+    uint64_t before = model_layers_of_class(m, model_page_class(m, layer), layer);
+    return (before * m->kv_heads + kv_head) * 2 * model_page_side_bytes(m);
 }
 
 static inline uint64_t model_page_v_offset(const struct model *m, uint32_t layer, uint32_t kv_head)
@@ -191,10 +223,11 @@ static inline uint64_t model_page_v_offset(const struct model *m, uint32_t layer
     return model_page_k_offset(m, layer, kv_head) + model_page_side_bytes(m);
 }
 
-/* Bytes of one page. */
-static inline uint64_t model_page_bytes(const struct model *m)
+/* Bytes of one page; of a class without a layer 64, which hold nothing. */
+static inline uint64_t model_page_bytes(const struct model *m, uint32_t page_class)
 {
-    return model_page_k_offset(m, m->layers, 0);
+    uint64_t layers = model_layers_of_class(m, page_class, m->layers);
+    return layers ? layers * m->kv_heads * 2 * model_page_side_bytes(m) : 64;
 }
 
 #endif

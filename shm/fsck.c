@@ -72,15 +72,24 @@ static void check_segments(const struct check *c)
 static void check_parent(const struct check *c, page_id page, const struct page_descriptor *d)
 {
     struct page_name parent = d->parent;
-    if (parent.page == PAGE_NONE)
+    if (parent.page == PAGE_NONE) {
+        if (d->page_class == PAGE_CLASS_WINDOW)
+            found(c, 4, "page %u holds a window and hangs on no page", page);
         return;
+    }
     if (parent.page >= c->report->pages) {
         found(c, 4, "page %u follows page %u, and there are %u", page, parent.page, c->report->pages);
         return;
     }
     const struct page_descriptor *p = page_at(c, parent.page);
-    if (NOW(p->generation) == parent.generation && is_sealed(p) && p->salt != d->salt)
+    if (NOW(p->generation) != parent.generation || !is_sealed(p))
+        return;
+    if (p->salt != d->salt)
         found(c, 4, "page %u follows page %u, which is another tenant's", page, parent.page);
+    if (p->page_class != PAGE_CLASS_WHOLE)
+        found(c, 4, "page %u follows page %u, which holds a window", page, parent.page);
+    else if (d->page_class == PAGE_CLASS_WINDOW && memcmp(p->tokens, d->tokens, sizeof d->tokens) != 0)
+        found(c, 4, "page %u holds the window of other tokens than page %u", page, parent.page);
 }
 
 static void check_page(const struct check *c, page_id page)
@@ -104,21 +113,22 @@ static void check_page(const struct check *c, page_id page)
         check_parent(c, page, d);
 }
 
-static void check_row(const struct check *c, uint32_t slot, const struct session_slot *s)
+static void check_list(const struct check *c, uint32_t slot, uint32_t page_class, uint32_t kv)
 {
     const struct arena *a = c->arena;
-    if (sequence_row_generation(a, slot) != NOW(s->generation))
-        return;
-    uint32_t needed = (session_progress(s).kv + PAGE_TOKENS - 1) / PAGE_TOKENS,
-             length = sequence_row_length(a, slot, 0);
-    if (length > a->layout.row_entries[0] || length < needed) {
-        found(c, 6, "the row of session slot %u has %u pages, where %u to %u can be", slot, length, needed,
-              a->layout.row_entries[0]);
+    uint32_t needed = (kv + PAGE_TOKENS - 1) / PAGE_TOKENS, length = sequence_row_length(a, slot, page_class);
+    uint32_t seen = page_class == PAGE_CLASS_WINDOW ? window_first_page(a->geometry.window, kv) : 0;
+    if (length > a->layout.row_entries[page_class] || length < needed) {
+        found(c, 6, "the row of session slot %u has %u pages of class %u, where %u to %u can be", slot, length,
+              page_class, needed, a->layout.row_entries[page_class]);
         return;
     }
     for (uint32_t i = 0; i < needed; i++) {
-        struct page_name entry = sequence_row_entry(a, slot, 0, i);
-        if (entry.page >= c->report->pages || page_place(&a->geometry, &a->layout, entry.page).page_class != 0 ||
+        struct page_name entry = sequence_row_entry(a, slot, page_class, i);
+        if (entry.page == PAGE_NONE && i < seen)
+            continue;
+        if (entry.page >= c->report->pages ||
+            page_place(&a->geometry, &a->layout, entry.page).page_class != page_class ||
             entry.generation > NOW(page_at(c, entry.page)->generation)) {
             found(c, 6, "the row of session slot %u names page %u.%u, which is none", slot, entry.page,
                   entry.generation);
@@ -129,6 +139,14 @@ static void check_row(const struct check *c, uint32_t slot, const struct session
         if (filling && c->named[entry.page]++)
             found(c, 7, "page %u is being filled by two sessions, one of them in slot %u", entry.page, slot);
     }
+}
+
+static void check_row(const struct check *c, uint32_t slot, const struct session_slot *s)
+{
+    if (sequence_row_generation(c->arena, slot) != NOW(s->generation))
+        return;
+    for (uint32_t page_class = 0; page_class < c->arena->geometry.page_classes; page_class++)
+        check_list(c, slot, page_class, session_progress(s).kv);
 }
 
 static void check_session(const struct check *c, uint32_t slot)

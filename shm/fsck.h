@@ -5,9 +5,11 @@
  *  1. the header is whole and of this program's version, and every segment has the size that follows from it
  *  2. a page is in one of the states; one that was ever taken has a generation, and class and node are those of its number
  *  3. what a sealed or cached page says of itself fits its checksum
- *  4. the parent of a sealed or cached page exists, and while it is what was meant, and sealed, it is the same tenant's
+ *  4. the parent of a sealed or cached page exists, and while it is what was meant, and sealed, it is the same tenant's and of class 0;
+ *     a window's page has one, which holds the same tokens
  *  5. a session slot is in one of the states; a live or kept session has fields in bounds, and its facts and tokens fit their checksums
- *  6. a live session's row names pages that exist, are of its class and of no generation that is yet to come
+ *  6. a live session's row names, of each class, pages that exist, are of that class and of no generation that is yet to come; it may
+ *     name none where no window looks any more
  *  7. no page that is being filled stands in two rows
  *  8. weights are called whole only of nodes that there are
  *

@@ -100,8 +100,12 @@ static void read_session(struct inspected_session *i, uint32_t slot, const struc
         .prompt_tokens = s->sampling.prompt_tokens,
     };
     memcpy(i->id, s->id, sizeof i->id - 1);
-    for (uint32_t c = 0; c < a->geometry.page_classes; c++)
-        i->pages += sequence_row_length(a, slot, c);
+    i->pages = sequence_row_length(a, slot, PAGE_CLASS_WHOLE);
+    if (a->geometry.page_classes > PAGE_CLASS_WINDOW) {
+        uint32_t length = sequence_row_length(a, slot, PAGE_CLASS_WINDOW);
+        uint32_t left = window_first_page(a->geometry.window, progress.kv);
+        i->window_pages = length > left ? length - left : 0;
+    }
 }
 
 static enum err read_slots(struct inspection *out, const struct arena *a, struct why *why)
@@ -176,7 +180,13 @@ void inspection_print(const struct inspection *in, FILE *to)
             (double)in->total_bytes / (1024.0 * 1024.0));
     fprintf(to, "  %u nodes  %u groups  %u worker slots  %u session slots of %u tokens\n", g->nodes, g->groups,
             g->worker_slots, g->session_slots, g->context);
-    fprintf(to, "pages  %u of %llu bytes:", in->page_count, (unsigned long long)g->page_bytes[0]);
+    fprintf(to, "pages  ");
+    for (uint32_t c = 0; c < g->page_classes; c++)
+        fprintf(to, "%s%u of %llu bytes", c ? " and " : "", g->pages_per_node[c] * g->nodes,
+                (unsigned long long)g->page_bytes[c]);
+    if (g->window)
+        fprintf(to, " for windows of %u tokens", g->window);
+    fputc(':', to);
     for (uint32_t state = 0; state < PAGE_STATES; state++)
         fprintf(to, "  %u %s", in->pages_by_state[state], page_state_name((enum page_state)state));
     fprintf(to, "  (%u shared, %u damaged)\n", in->shared_pages, in->damaged_pages);
@@ -186,8 +196,11 @@ void inspection_print(const struct inspection *in, FILE *to)
     fprintf(to, "sessions  %u\n", in->session_count);
     for (uint32_t i = 0; i < in->session_count; i++) {
         const struct inspected_session *s = &in->sessions[i];
-        fprintf(to, "  session %u.%u  %-8s group %u  %u tokens (%u prompt)  %u in pages  %u pages  %.*s\n", s->slot,
-                s->generation, session_state_name(s->state), s->group, s->tokens, s->prompt_tokens, s->kv, s->pages,
-                (int)strspn(s->id, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"), s->id);
+        fprintf(to, "  session %u.%u  %-8s group %u  %u tokens (%u prompt)  %u in pages  %u pages", s->slot,
+                s->generation, session_state_name(s->state), s->group, s->tokens, s->prompt_tokens, s->kv, s->pages);
+        if (g->window)
+            fprintf(to, " and %u of windows", s->window_pages);
+        fprintf(to, "  %.*s\n", (int)strspn(s->id, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"),
+                s->id);
     }
 }

@@ -30,6 +30,7 @@ struct inspected_session {
     enum session_state state;
     char id[SESSION_ID_BYTES];
     uint32_t tokens, kv, prompt_tokens, pages;
+    uint32_t window_pages; /* that its window still needs */
 };
 
 struct inspection {

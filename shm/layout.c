@@ -58,6 +58,9 @@ static enum err check_counts(const struct arena_geometry *g, struct why *why)
         if (g->pages_per_node[c] == 0 || g->page_bytes[c] == 0 || g->page_bytes[c] % CACHE_LINE != 0)
             return because(why, ERR_INVALID, "cannot lay out %u pages of %llu bytes: a page is a multiple of %d bytes",
                            g->pages_per_node[c], (unsigned long long)g->page_bytes[c], CACHE_LINE);
+    if (g->window > CONTEXT_MAX || (g->window > 0) != (g->page_classes > PAGE_CLASS_WINDOW))
+        return because(why, ERR_INVALID, "cannot lay out %u page classes for a window of %u positions", g->page_classes,
+                       g->window);
     for (uint32_t group = 0; group < g->groups; group++)
         if (g->group_node[group] >= g->nodes)
             return because(why, ERR_INVALID, "group %u works on node %u, but there are %u nodes", group,

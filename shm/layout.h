@@ -10,6 +10,8 @@
  *   work.G    | two result slots | whatever the step needs |                                 workers of group G write
  *
  * Page numbers run through class 0, node 0, 1, …, then class 1, node 0, 1, …; page_place() says where one lies.
+ * Class 0 holds what layers keep that see every position, class 1 what layers keep that see a window: a sequence gives a
+ * page of class 1 back as soon as its window has moved on. A model without windows has class 0 alone.
  * Whoever changes the meaning of a byte here raises LAYOUT_VERSION: another version's memory is refused, never read.
  */
 #ifndef QUIRE_SHM_LAYOUT_H
@@ -27,7 +29,9 @@
 enum {
     CACHE_LINE = 64,
     PAGE_TOKENS = 16,
-    PAGE_CLASSES_MAX = 2, /* one now; sliding-window layers will be the second */
+    PAGE_CLASS_WHOLE = 0,
+    PAGE_CLASS_WINDOW = 1,
+    PAGE_CLASSES_MAX = 2,
     NODES_MAX = 16,
     GROUPS_MAX = 16,
     WORKER_SLOTS_MAX = 512,
@@ -36,7 +40,7 @@ enum {
     RESULT_ROWS_MAX = 1024, /* entries of one result slot */
 
     HEADER_VERSION = 1, /* of the frozen header; has never changed */
-    LAYOUT_VERSION = 2, /* of everything else */
+    LAYOUT_VERSION = 3, /* of everything else */
     HEADER_BYTES = 4096,
 };
 
@@ -61,7 +65,8 @@ struct arena_geometry {
     uint32_t mask_words;  /* 64-bit words of a session's token mask; 0: sessions have none */
     uint32_t result_rows; /* entries of one result slot, <= RESULT_ROWS_MAX */
     uint32_t pages_per_node[PAGE_CLASSES_MAX];
-    uint32_t reserved[2];
+    uint32_t window; /* positions that layers of class 1 see, the newest included; 0: there is no class 1 */
+    uint32_t reserved;
     uint64_t page_bytes[PAGE_CLASSES_MAX]; /* a multiple of 64 */
     uint64_t model_bytes;                  /* the opaque model block in `table` */
     uint64_t weights_bytes;                /* of each weights.N */
@@ -70,6 +75,12 @@ struct arena_geometry {
     uint8_t os_node[NODES_MAX];            /* what the kernel calls node N; not asked when there is only one */
 };
 static_assert(sizeof(struct arena_geometry) == 120, "layout changed: bump LAYOUT_VERSION");
+
+/* The first page that a layer with a window looks at when `position` is computed; window 0: there is none. */
+static inline uint32_t window_first_page(uint32_t window, uint32_t position)
+{
+    return window && position >= window ? (position - (window - 1)) / PAGE_TOKENS : 0;
+}
 
 /* BUILDING -> SERVING -> ENDED; any but BUILDING -> ADOPTING -> SERVING. A crash leaves whatever it was. */
 enum arena_state { ARENA_BUILDING, ARENA_SERVING, ARENA_ADOPTING, ARENA_ENDED };

@@ -39,7 +39,7 @@ struct page_pool {
     struct link *link;
     uint32_t *holders;
     bool *indexed;
-    struct page_counts counts;
+    struct page_counts counts[PAGE_CLASSES_MAX];
     uint64_t answered; /* all plans up to this number were answered */
     page_forget_fn forget;
     void *forget_arg;
@@ -136,12 +136,17 @@ struct page_name page_pool_name(const struct page_pool *pool, page_id page)
     return (struct page_name){page, atomic_load_explicit(&pool->descriptors[page].generation, memory_order_relaxed)};
 }
 
+static struct page_counts *counts_of(struct page_pool *pool, page_id page)
+{
+    return &pool->counts[pool->descriptors[page].page_class];
+}
+
 static void put(struct page_pool *pool, page_id page, enum page_state state)
 {
     struct list *list = list_of(pool, page, state);
     if (list)
         append(pool, list, page);
-    ++*counter_of(&pool->counts, state);
+    ++*counter_of(counts_of(pool, page), state);
     /* Release: what the descriptor says was stored before; pairs with the acquire of whoever adopts or inspects. */
     atomic_store_explicit(&pool->descriptors[page].state, (uint32_t)state, memory_order_release);
 }
@@ -159,7 +164,7 @@ static void move(struct page_pool *pool, page_id page, enum page_state to)
     struct list *list = list_of(pool, page, from);
     if (list)
         unlink_page(pool, list, page);
-    --*counter_of(&pool->counts, from);
+    --*counter_of(counts_of(pool, page), from);
     put(pool, page, to);
 }
 
@@ -175,7 +180,7 @@ void page_pool_print_trace(const struct page_pool *pool, FILE *to)
 
 static void set_holders(struct page_pool *pool, page_id page, uint32_t holders)
 {
-    pool->counts.shared += (uint32_t)(holders > 1) - (uint32_t)(pool->holders[page] > 1);
+    counts_of(pool, page)->shared += (uint32_t)(holders > 1) - (uint32_t)(pool->holders[page] > 1);
     pool->holders[page] = holders;
     pool->descriptors[page].holders = holders;
 }
@@ -351,9 +356,25 @@ const struct page_descriptor *page_pool_descriptor(const struct page_pool *pool,
     return &pool->descriptors[page];
 }
 
+struct page_counts page_pool_class_counts(const struct page_pool *pool, uint32_t page_class)
+{
+    must(page_class < pool->page_classes);
+    return pool->counts[page_class];
+}
+
 struct page_counts page_pool_counts(const struct page_pool *pool)
 {
-    return pool->counts;
+    struct page_counts sum = pool->counts[0];
+    for (uint32_t c = 1; c < pool->page_classes; c++) {
+        const struct page_counts *of = &pool->counts[c];
+        sum.total += of->total;
+        sum.free += of->free;
+        sum.used += of->used;
+        sum.cached += of->cached;
+        sum.retired += of->retired;
+        sum.shared += of->shared;
+    }
+    return sum;
 }
 
 uint32_t page_pool_available(const struct page_pool *pool, uint32_t page_class, uint32_t node)
@@ -377,7 +398,7 @@ static enum err allocate(struct page_pool **out, struct arena *arena, struct why
     if (!pool->link || !pool->holders || !pool->indexed)
         goto free_pool;
     pool->descriptors = (struct page_descriptor *)(void *)(arena->table.base + arena->layout.descriptors_at);
-    pool->page_count = pool->counts.total = pages;
+    pool->page_count = pages;
     pool->page_classes = arena->geometry.page_classes;
     pool->nodes = arena->geometry.nodes;
     const struct list empty = {PAGE_NONE, PAGE_NONE, 0};
@@ -389,6 +410,7 @@ static enum err allocate(struct page_pool **out, struct arena *arena, struct why
         struct page_place place = page_place(&arena->geometry, &arena->layout, page);
         pool->descriptors[page].page_class = place.page_class; /* follows from the number: never trusted */
         pool->descriptors[page].node = place.node;
+        pool->counts[place.page_class].total++;
     }
     *out = pool;
     return OK;
@@ -481,22 +503,26 @@ static void page_must_be_sound(const struct page_pool *pool, page_id page, bool 
 
 void page_pool_must_be_sound(const struct page_pool *pool, const uint32_t *references)
 {
-    struct page_counts found = {.total = pool->page_count};
+    struct page_counts found[PAGE_CLASSES_MAX] = {0};
     uint8_t *seen = calloc(pool->page_count, 1);
     must(seen);
     for (uint32_t c = 0; c < pool->page_classes; c++)
         for (uint32_t n = 0; n < pool->nodes; n++) {
-            found.free += walk(pool, &pool->zones[c][n].free, PAGE_FREE, seen);
-            found.cached += walk(pool, &pool->zones[c][n].cached, PAGE_CACHED, seen);
+            found[c].free += walk(pool, &pool->zones[c][n].free, PAGE_FREE, seen);
+            found[c].cached += walk(pool, &pool->zones[c][n].cached, PAGE_CACHED, seen);
         }
-    found.retired = walk(pool, &pool->retired, PAGE_RETIRED, seen);
+    walk(pool, &pool->retired, PAGE_RETIRED, seen);
     for (page_id page = 0; page < pool->page_count; page++) {
         page_must_be_sound(pool, page, seen[page]);
         must(!references || pool->holders[page] == references[page]); /* 3 */
-        found.used += pool->holders[page] > 0;
-        found.shared += pool->holders[page] > 1;
+        struct page_counts *of = &found[pool->descriptors[page].page_class];
+        of->total++;
+        of->retired += page_pool_state(pool, page) == PAGE_RETIRED;
+        of->used += pool->holders[page] > 0;
+        of->shared += pool->holders[page] > 1;
     }
     free(seen);
-    must(memcmp(&found, &pool->counts, sizeof found) == 0);                      /* 4 */
-    must(found.total == found.free + found.used + found.cached + found.retired); /* 4 */
+    must(memcmp(found, pool->counts, sizeof found) == 0); /* 4 */
+    for (uint32_t c = 0; c < pool->page_classes; c++)
+        must(found[c].total == found[c].free + found[c].used + found[c].cached + found[c].retired); /* 4 */
 }

@@ -43,12 +43,13 @@ struct page_descriptor {
     _Atomic uint32_t state;      /* enum page_state; the other fields are stored before SEALED is */
     uint32_t page_class;
     uint32_t node;
-    struct page_name parent; /* of a sealed page: the page before it, NO_PAGE for a first page */
-    uint64_t salt;           /* tenant: pages of another are never found */
-    uint32_t holders;        /* sequences that hold it; for inspect only, never trusted */
-    uint32_t seal_crc;       /* of generation, class, parent, salt, tokens */
-    uint64_t last_plan;      /* highest plan number of a holder that left */
-    uint64_t sealed_us;      /* monotonic clock */
+    struct page_name
+        parent;    /* of a sealed page: the page before it, NO_PAGE for a first page; see prefix_cache.h for class 1 */
+    uint64_t salt; /* tenant: pages of another are never found */
+    uint32_t holders;   /* sequences that hold it; for inspect only, never trusted */
+    uint32_t seal_crc;  /* of generation, class, parent, salt, tokens */
+    uint64_t last_plan; /* highest plan number of a holder that left */
+    uint64_t sealed_us; /* monotonic clock */
 
     alignas(CACHE_LINE) uint32_t tokens[PAGE_TOKENS]; /* ids at its 16 positions, good once sealed */
 
@@ -125,7 +126,8 @@ const struct page_descriptor *page_pool_descriptor(const struct page_pool *pool,
 struct page_counts {
     uint32_t total, free, used, cached, retired, shared;
 };
-struct page_counts page_pool_counts(const struct page_pool *pool);
+struct page_counts page_pool_counts(const struct page_pool *pool); /* of all classes together */
+struct page_counts page_pool_class_counts(const struct page_pool *pool, uint32_t page_class);
 
 /*
  * Pages of a class on a node that page_pool_take would give right now, evictions included (an upper bound while plans
@@ -139,7 +141,7 @@ uint32_t page_pool_available(const struct page_pool *pool, uint32_t page_class, 
  * retired)
  *  2. FILLING has exactly one holder, SEALED at least one, the others none
  *  3. references, when given: holders of each page equals references[page]
- *  4. counters equal what a scan counts, total = free + used + cached + retired
+ *  4. counters of each class equal what a scan counts, total = free + used + cached + retired
  *  5. a CACHED page is indexed; a FREE or RETIRED one is not
  *  6. a SEALED or CACHED page's seal_crc is right; class and node are those of its number
  *  7. every page ever taken has a generation that is not 0

@@ -11,8 +11,9 @@ struct key {
     uint64_t salt;
     struct page_name parent;
     uint32_t tokens[PAGE_TOKENS];
+    uint64_t page_class, reserve; /* words are hashed in pairs */
 };
-static_assert(sizeof(struct key) == 10 * sizeof(uint64_t), "no holes: keys are compared and hashed as bytes");
+static_assert(sizeof(struct key) == 12 * sizeof(uint64_t), "no holes: keys are compared and hashed as bytes");
 
 /* verdicts of prefix_cache_adopt about a page's chain of parents */
 enum verdict { UNKNOWN, ASKING, WHOLE, BROKEN };
@@ -52,11 +53,22 @@ static page_id *bucket_of(const struct prefix_cache *cache, const struct key *ke
     return &cache->buckets[fold(hash ^ cache->seed[1], cache->seed[0]) & cache->bucket_mask];
 }
 
-static struct key key_of(uint64_t salt, struct page_name parent, const uint32_t *tokens)
+static struct key key_of(uint32_t page_class, uint64_t salt, struct page_name parent, const uint32_t *tokens)
 {
-    struct key key = {.salt = salt, .parent = parent};
+    struct key key = {.salt = salt, .parent = parent, .page_class = page_class};
     memcpy(key.tokens, tokens, sizeof key.tokens);
     return key;
+}
+
+static uint32_t class_of(const struct prefix_cache *cache, page_id page)
+{
+    return page_pool_descriptor(cache->pool, page)->page_class;
+}
+
+static bool is_sealed(const struct prefix_cache *cache, page_id page)
+{
+    enum page_state state = page_pool_state(cache->pool, page);
+    return state == PAGE_SEALED || state == PAGE_CACHED;
 }
 
 static page_id find(const struct prefix_cache *cache, const struct key *key)
@@ -74,7 +86,7 @@ struct prefix_hit prefix_cache_find(const struct prefix_cache *cache, uint64_t s
     uint32_t most = count ? (count - 1) / PAGE_TOKENS : 0; /* the last position is computed: its logits are needed */
     struct page_name parent = NO_PAGE;
     while (hit.pages < most && hit.pages < room) {
-        struct key key = key_of(salt, parent, tokens + hit.pages * PAGE_TOKENS);
+        struct key key = key_of(PAGE_CLASS_WHOLE, salt, parent, tokens + hit.pages * PAGE_TOKENS);
         page_id page = find(cache, &key);
         if (page == PAGE_NONE)
             break;
@@ -88,11 +100,26 @@ struct prefix_hit prefix_cache_find(const struct prefix_cache *cache, uint64_t s
     return hit;
 }
 
+uint32_t prefix_cache_find_window(const struct prefix_cache *cache, uint64_t salt, const uint32_t *tokens,
+                                  const page_id *found, uint32_t pages, uint32_t window, page_id *out)
+{
+    uint32_t usable = 0, run = 0; /* window pages found without a gap, up to here */
+    for (uint32_t i = 0; i < pages; i++) {
+        struct page_name whole = page_pool_name(cache->pool, found[i]);
+        struct key key = key_of(PAGE_CLASS_WINDOW, salt, whole, tokens + i * PAGE_TOKENS);
+        out[i] = find(cache, &key);
+        run = out[i] != PAGE_NONE && is_sealed(cache, out[i]) ? run + 1 : 0;
+        if (run >= i + 1 - window_first_page(window, (i + 1) * PAGE_TOKENS))
+            usable = i + 1;
+    }
+    return usable;
+}
+
 page_id prefix_cache_insert(struct prefix_cache *cache, page_id page, uint64_t salt, struct page_name parent,
                             const uint32_t tokens[PAGE_TOKENS])
 {
     must(page < cache->page_count && cache->entries[page].generation == 0);
-    struct key key = key_of(salt, parent, tokens);
+    struct key key = key_of(class_of(cache, page), salt, parent, tokens);
     page_id first = find(cache, &key);
     if (first != PAGE_NONE)
         return first;
@@ -164,13 +191,7 @@ void prefix_cache_close(struct prefix_cache *cache)
     free(cache);
 }
 
-static bool is_sealed(const struct prefix_cache *cache, page_id page)
-{
-    enum page_state state = page_pool_state(cache->pool, page);
-    return state == PAGE_SEALED || state == PAGE_CACHED;
-}
-
-/* The sealed page that a sealed page names as its parent, or PAGE_NONE when that one has become something else. */
+/* The sealed page of class 0 that a sealed page names as its parent, or PAGE_NONE when that one has become something else. */
 static page_id live_parent(const struct prefix_cache *cache, page_id page)
 {
     const struct page_descriptor *d = page_pool_descriptor(cache->pool, page);
@@ -178,11 +199,14 @@ static page_id live_parent(const struct prefix_cache *cache, page_id page)
     if (parent.page >= cache->page_count || !is_sealed(cache, parent.page))
         return PAGE_NONE;
     bool same = page_pool_name(cache->pool, parent.page).generation == parent.generation &&
-                page_pool_descriptor(cache->pool, parent.page)->page_class == d->page_class;
+                class_of(cache, parent.page) == PAGE_CLASS_WHOLE;
     return same ? parent.page : PAGE_NONE;
 }
 
-/* Walks up until the chain is known to be whole or broken, then says so to all on the way. A ring is broken. */
+/*
+ * Walks up until the chain is known to be whole or broken, then says so to all on the way. A ring is broken, and a window page that
+ * hangs on none.
+ */
 static bool chain_is_whole(struct prefix_cache *cache, page_id page)
 {
     struct entry *entries = cache->entries;
@@ -196,7 +220,7 @@ static bool chain_is_whole(struct prefix_cache *cache, page_id page)
             entries[at].verdict = ASKING;
             struct page_name parent = page_pool_descriptor(cache->pool, at)->parent;
             if (parent.page == PAGE_NONE)
-                verdict = WHOLE;
+                verdict = class_of(cache, at) == PAGE_CLASS_WHOLE ? WHOLE : BROKEN;
             else if ((at = live_parent(cache, at)) == PAGE_NONE)
                 verdict = BROKEN;
         }
@@ -251,7 +275,7 @@ void prefix_cache_must_be_sound(const struct prefix_cache *cache)
         if (state == PAGE_FILLING)
             continue;
         const struct page_descriptor *d = page_pool_descriptor(cache->pool, page);
-        struct key sealed = key_of(d->salt, d->parent, d->tokens);
+        struct key sealed = key_of(d->page_class, d->salt, d->parent, d->tokens);
         must(memcmp(&sealed, &entry->key, sizeof sealed) == 0); /* what was announced is what was sealed */
     }
     must(count == cache->count);

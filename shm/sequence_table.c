@@ -68,6 +68,16 @@ enum err sequence_row_append(struct arena *a, uint32_t slot, uint32_t page_class
     return OK;
 }
 
+void sequence_row_skip(struct arena *a, uint32_t slot, uint32_t page_class, uint32_t count)
+{
+    struct sequence_row *row = row_at(a, slot);
+    must(sequence_row_length(a, slot, page_class) == 0 && count <= a->layout.row_entries[page_class]);
+    for (uint32_t i = 0; i < count; i++)
+        entries_of(a, row, page_class)[i] = NO_PAGE;
+    /* Release: as in sequence_row_append. */
+    atomic_store_explicit(&row->length[page_class], count, memory_order_release);
+}
+
 static enum err check_entry(const struct arena *a, uint32_t page_class, struct page_name entry, struct why *why)
 {
     if (entry.page >= a->layout.page_count)

@@ -1,6 +1,7 @@
 /*
  * sequence_table: which pages hold a sequence's keys and values, in order: one row per session slot, in it one list
- * per page class. Entry i of class 0 holds positions [16 i, 16 i + 16).
+ * per page class. Entry i of a class holds positions [16 i, 16 i + 16). In the list of class 1 entries of positions that no window
+ * sees any more name pages that may be somebody else's by now, or none.
  */
 #ifndef QUIRE_SHM_SEQUENCE_TABLE_H
 #define QUIRE_SHM_SEQUENCE_TABLE_H
@@ -36,6 +37,9 @@ void sequence_row_begin(struct arena *a, uint32_t slot, uint32_t generation);
 
 /* Coordinator: one more page. ERR_FULL: the row holds `context` tokens already. */
 enum err sequence_row_append(struct arena *a, uint32_t slot, uint32_t page_class, struct page_name page);
+
+/* Coordinator: the row's first `count` entries of a class are none: what they would hold is not looked at. The row is empty in that class. */
+void sequence_row_skip(struct arena *a, uint32_t slot, uint32_t page_class, uint32_t count);
 
 /* Coordinator: no sequence any more. */
 void sequence_row_end(struct arena *a, uint32_t slot);

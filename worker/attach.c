@@ -22,11 +22,14 @@ static enum err take_served_model(struct attachment *at, struct why *why)
     enum err err = served_model_check(s, why);
     if (err != OK)
         return err;
-    if (g->page_classes != 1)
-        return because(why, ERR_UNSUPPORTED, "shared memory has %u classes of pages, this build knows one",
-                       g->page_classes);
-    if (g->page_bytes[0] < model_page_bytes(&s->model))
-        return misfit(why, "a page", g->page_bytes[0], model_page_bytes(&s->model));
+    if (g->page_classes != model_page_classes(&s->model) || g->window != model_page_window(&s->model))
+        return because(
+            why, ERR_FORMAT,
+            "shared memory does not fit its model: %u classes of pages and a window of %u, %u and %u are needed",
+            g->page_classes, g->window, model_page_classes(&s->model), model_page_window(&s->model));
+    for (uint32_t c = 0; c < g->page_classes; c++)
+        if (g->page_bytes[c] < model_page_bytes(&s->model, c))
+            return misfit(why, "a page", g->page_bytes[c], model_page_bytes(&s->model, c));
     if (g->weights_bytes < s->model.weights_bytes)
         return misfit(why, "the block of weights", g->weights_bytes, s->model.weights_bytes);
     if (g->work_bytes < served_model_work_bytes(s))

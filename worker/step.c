@@ -39,7 +39,7 @@ struct step {
     uint32_t *token_ids;    /* (step_tokens) */
     struct batch_run *runs; /* (rows_max) */
     page_id *page_ids;      /* (pages of one sequence) */
-    uint8_t **pages;        /* (rows_max, pages of one sequence), packed */
+    uint8_t **pages;        /* (rows_max, page classes, pages of one sequence), packed */
     uint64_t pages_used;
     struct entry *entries; /* (entries_max) */
     uint32_t entry_count;
@@ -69,8 +69,8 @@ enum err step_open(struct step **out, const struct arena *a, const struct served
     s->token_ids = calloc(served->step_tokens, sizeof *s->token_ids);
     s->runs = calloc(s->rows_max, sizeof *s->runs);
     s->page_ids = calloc(sequence_pages, sizeof *s->page_ids);
-    s->pages =
-        calloc((size_t)s->rows_max * sequence_pages, sizeof *s->pages); /* 2^10 * 2^18 at most, touched as used */
+    s->pages = calloc((size_t)s->rows_max * a->geometry.page_classes * sequence_pages,
+                      sizeof *s->pages); /* 2^29 at most, touched as used */
     s->entries = calloc(s->entries_max, sizeof *s->entries);
     s->logit_rows = calloc(served->logit_rows, sizeof *s->logit_rows);
     enum err err = OK;
@@ -188,17 +188,22 @@ static enum err read_tokens(const struct step *s, const struct step_plan *plan, 
     return OK;
 }
 
-/* Page numbers become addresses: all up to the row's last position, those it writes on the group's own node. */
-static enum err read_pages(struct step *s, const struct step_plan *plan, const struct step_row *row, uint8_t ***pages,
-                           struct why *why)
+/*
+ * Page numbers of a class become addresses: all up to the row's last position, those it writes on the group's own node. Of a window
+ * those that it looks at: the others may be somebody else's by now.
+ */
+static enum err read_pages(struct step *s, const struct step_plan *plan, const struct step_row *row,
+                           uint32_t page_class, uint8_t ***pages, struct why *why)
 {
     const struct arena *a = s->arena;
     uint32_t count = (row->first + row->count - 1) / PAGE_TOKENS + 1;
+    uint32_t seen = page_class == PAGE_CLASS_WINDOW ? window_first_page(a->geometry.window, row->first) : 0;
     struct why reason;
-    if (sequence_row_read(a, row->session, row->session_generation, 0, 0, count, s->page_ids, &reason) != OK)
+    if (sequence_row_read(a, row->session, row->session_generation, page_class, seen, count - seen, s->page_ids + seen,
+                          &reason) != OK)
         return refuse(why, plan, (uint32_t)(row - plan->rows), reason.text);
     *pages = s->pages + s->pages_used;
-    for (uint32_t i = 0; i < count; i++) {
+    for (uint32_t i = seen; i < count; i++) {
         bool written = i >= row->first / PAGE_TOKENS;
         if (written && page_place(&a->geometry, &a->layout, s->page_ids[i]).node != a->geometry.group_node[a->group])
             return refuse(why, plan, (uint32_t)(row - plan->rows), "it writes a page of another node");
@@ -251,13 +256,15 @@ static enum err read_row(struct step *s, const struct step_plan *plan, uint32_t 
 
     struct batch_run *run = &s->runs[index];
     *run = (struct batch_run){.first_row = first_row, .count = row->count, .position = row->first};
-    uint8_t **pages;
     enum err err = read_tokens(s, plan, row, session, s->token_ids + first_row, why);
-    if (err == OK)
-        err = read_pages(s, plan, row, &pages, why);
+    for (uint32_t c = 0; err == OK && c < s->arena->geometry.page_classes; c++) {
+        uint8_t **pages;
+        err = read_pages(s, plan, row, c, &pages, why);
+        if (err == OK)
+            run->pages[c] = pages;
+    }
     if (err != OK)
         return err;
-    run->pages = pages;
     if (session->sampling.seed == FAULT_MARKED_SEED)
         fault_point(FAULT_WORKER_MARKED);
     s->batch.tokens += row->count;

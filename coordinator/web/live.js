@@ -143,8 +143,9 @@ function showPages(pages) {
     map.show(pages);
     for (const name of ["shared", "used", "cached", "free"])
         setText(`pages-${name}`, number.format(pages[name]));
-    const size = `${pages.page_tokens} tokens and ${bytes(pages.page_bytes)}`;
-    setText("page-size", `${number.format(pages.total)} of ${size} each`);
+    const classes = pages.classes ?? [pages];
+    const sizes = classes.map((of) => `${number.format(of.total)} of ${bytes(of.page_bytes)}`).join(" and ");
+    setText("page-size", `${sizes}, ${pages.page_tokens} tokens each`);
     setText("map-scale", map.perCell > 1 ? `one cell: ${map.perCell} pages` : "one cell: one page");
     at("page-map").setAttribute("aria-label", `${counted(pages.total, "page", "pages")}: ${pages.used} in use, ` +
         `${kinds.shared} of these shared; ${pages.cached} cached; ${pages.free} free.`);

@@ -73,20 +73,26 @@ static void take_plan(void *world, uint32_t group, const struct step_plan *plan)
 
 struct fake_row {
     const struct session_slot *session;
-    page_id pages[FAKE_CONTEXT_MAX / PAGE_TOKENS];
+    page_id pages[PAGE_CLASSES_MAX][FAKE_CONTEXT_MAX / PAGE_TOKENS];
+    uint32_t seen[PAGE_CLASSES_MAX]; /* the first page of each class that the row looks at */
+    uint32_t count;
 };
 
 static void read_row(const struct fake_world *w, uint32_t group, const struct step_row *row, struct fake_row *out)
 {
     struct why why;
-    uint32_t count = pages_for(row->first + row->count);
+    const struct arena_geometry *g = &w->arena->geometry;
+    out->count = pages_for(row->first + row->count);
     out->session = session_read(w->arena, row->session, row->session_generation, row->first, row->count);
     assert_non_null(out->session);
-    if (sequence_row_read(w->arena, row->session, row->session_generation, 0, 0, count, out->pages, &why))
-        fail_msg("%s", why.text);
-    for (uint32_t i = row->first / PAGE_TOKENS; i < count; i++)
-        assert_int_equal(page_place(&w->arena->geometry, &w->arena->layout, out->pages[i]).node,
-                         w->arena->geometry.group_node[group]);
+    for (uint32_t c = 0; c < g->page_classes; c++) {
+        uint32_t seen = out->seen[c] = c == PAGE_CLASS_WINDOW ? window_first_page(g->window, row->first) : 0;
+        if (sequence_row_read(w->arena, row->session, row->session_generation, c, seen, out->count - seen,
+                              out->pages[c] + seen, &why))
+            fail_msg("%s", why.text);
+        for (uint32_t i = row->first / PAGE_TOKENS; i < out->count; i++)
+            assert_int_equal(page_place(g, &w->arena->layout, out->pages[c][i]).node, g->group_node[group]);
+    }
 }
 
 static struct client *client_of(struct fake_world *w, const struct step_row *row)
@@ -104,22 +110,26 @@ static uint64_t read_past(const struct fake_world *w, const struct fake_row *row
 {
     uint64_t hash = 1;
     for (uint32_t p = 0; p < first; p++) {
-        const struct fake_page *page = &w->pages[row->pages[p / PAGE_TOKENS]];
-        uint32_t generation = page_pool_name(w->s->pool, row->pages[p / PAGE_TOKENS]).generation;
         hash = mix(hash, row->session->tokens[p]);
-        if (page->damaged && !is_awaited)
-            continue; /* it was sent back, and its row in the plans of another node's group goes on in vain */
-        assert_int_equal(page->generation, generation);
-        assert_true(page->written >> p % PAGE_TOKENS & 1);
-        assert_true(page->hash[p % PAGE_TOKENS] == hash);
-        assert_true(page->salt == row->session->salt);
+        for (uint32_t c = 0; c < w->arena->geometry.page_classes; c++) {
+            if (p / PAGE_TOKENS < row->seen[c])
+                continue;
+            page_id id = row->pages[c][p / PAGE_TOKENS];
+            const struct fake_page *page = &w->pages[id];
+            if (page->damaged && !is_awaited)
+                continue; /* it was sent back, and its row in the plans of another node's group goes on in vain */
+            assert_int_equal(page->generation, page_pool_name(w->s->pool, id).generation);
+            assert_true(page->written >> p % PAGE_TOKENS & 1);
+            assert_true(page->hash[p % PAGE_TOKENS] == hash);
+            assert_true(page->salt == row->session->salt);
+        }
     }
     return hash;
 }
 
-static void write_position(struct fake_world *w, const struct fake_row *row, uint32_t position, uint64_t hash)
+static void write_position(struct fake_world *w, const struct fake_row *row, page_id id, uint32_t position,
+                           uint64_t hash)
 {
-    page_id id = row->pages[position / PAGE_TOKENS];
     struct fake_page *page = &w->pages[id];
     enum page_state state = page_pool_state(w->s->pool, id);
     uint32_t generation = page_pool_name(w->s->pool, id).generation;
@@ -128,7 +138,6 @@ static void write_position(struct fake_world *w, const struct fake_row *row, uin
         *page = (struct fake_page){.generation = generation, .salt = row->session->salt};
     page->written |= 1u << position % PAGE_TOKENS;
     page->hash[position % PAGE_TOKENS] = hash;
-    w->positions++;
 }
 
 static uint32_t handed_token(const struct fake_group *g, const struct step_plan *plan, const struct step_row *row)
@@ -155,7 +164,9 @@ static void compute_row(struct fake_world *w, struct fake_group *g, const struct
         uint32_t position = row->first + i;
         bool draws = (row->flags & ROW_SAMPLE) && i + 1 == row->count;
         hash = mix(hash, row->previous ? handed_token(g, plan, row) : at.session->tokens[position]);
-        write_position(w, &at, position, hash);
+        for (uint32_t k = 0; k < w->arena->geometry.page_classes; k++)
+            write_position(w, &at, at.pages[k][position / PAGE_TOKENS], position, hash);
+        w->positions++;
         if (!draws && !(row->flags & ROW_SCORE))
             continue;
         assert_true(*entry < w->arena->geometry.result_rows);
@@ -322,10 +333,11 @@ static void note_stragglers(struct fake_world *w, struct fake_group *g)
             const struct step_row *row = &g->plans[i].rows[r];
             struct fake_row at;
             read_row(w, (uint32_t)(g - w->groups), row, &at);
-            for (uint32_t p = row->first / PAGE_TOKENS; p < pages_for(row->first + row->count); p++) {
-                assert_true(g->straggling_count < FAKE_PAGES_MAX);
-                g->straggling[g->straggling_count++] = page_pool_name(w->s->pool, at.pages[p]);
-            }
+            for (uint32_t c = 0; c < w->arena->geometry.page_classes; c++)
+                for (uint32_t p = row->first / PAGE_TOKENS; p < at.count; p++) {
+                    assert_true(g->straggling_count < FAKE_PAGES_MAX);
+                    g->straggling[g->straggling_count++] = page_pool_name(w->s->pool, at.pages[c][p]);
+                }
         }
 }
 
@@ -583,7 +595,14 @@ struct fake_world *fake_world_open(const struct fake_sizes *sizes)
     geometry.context = or_else(sizes->context, 1024);
     geometry.result_rows = STEP_BUDGET + geometry.session_slots;
     geometry.pages_per_node[0] = or_else(sizes->pages, 128);
-    must(geometry.pages_per_node[0] * geometry.nodes <= FAKE_PAGES_MAX && geometry.context <= FAKE_CONTEXT_MAX);
+    if (sizes->window) {
+        geometry.page_classes = 2;
+        geometry.window = sizes->window;
+        geometry.pages_per_node[PAGE_CLASS_WINDOW] = or_else(sizes->window_pages, geometry.pages_per_node[0]);
+        geometry.page_bytes[PAGE_CLASS_WINDOW] = 128;
+    }
+    must((geometry.pages_per_node[0] + geometry.pages_per_node[1]) * geometry.nodes <= FAKE_PAGES_MAX);
+    must(geometry.context <= FAKE_CONTEXT_MAX);
     for (uint32_t g = 0; g < geometry.groups; g++)
         geometry.group_node[g] = (uint8_t)(g * geometry.nodes / geometry.groups);
     w->arena = arena_of(&geometry);

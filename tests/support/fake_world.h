@@ -4,7 +4,8 @@
  * The model is a hash: the token after a sequence is a hash of all its tokens and its seed, so one wrong token, one page
  * of somebody else's or one position left out changes everything behind it. Workers are a shadow of the pages: what
  * (page, generation, offset) holds is the hash of the tokens up to there, and a step checks all that it reads against the
- * session's tokens before it writes. Nothing here allocates while steps are taken.
+ * session's tokens before it writes. Of a model with windows, pages of class 1 are shadowed the same way, and a step reads of them
+ * what its first position sees. Nothing here allocates while steps are taken.
  */
 #ifndef QUIRE_TESTS_FAKE_WORLD_H
 #define QUIRE_TESTS_FAKE_WORLD_H
@@ -24,7 +25,7 @@ enum {
 
 /* 0: a default. */
 struct fake_sizes {
-    uint32_t pages, nodes, groups, context, session_slots, max_sessions, max_queue, max_gap_us;
+    uint32_t pages, window, window_pages, nodes, groups, context, session_slots, max_sessions, max_queue, max_gap_us;
     bool no_queue; /* max_queue is 0 */
 };
 

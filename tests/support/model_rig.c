@@ -63,26 +63,42 @@ void rig_close(struct rig *rig)
 
 void sequence_spoil(struct sequence *s)
 {
-    for (uint32_t p = 0; p < s->page_count; p++)
-        memset(s->pages[p], 0xff, s->page_bytes);
+    for (uint32_t c = 0; c < MODEL_PAGE_CLASSES; c++)
+        for (uint32_t p = 0; p < s->page_count; p++)
+            memset(s->pages[c][p], 0xff, s->page_bytes[c]);
 }
 
 struct sequence sequence_make(const struct rig *rig, const uint32_t *ids, uint32_t count)
 {
     struct sequence s = {.ids = ids, .count = count, .page_count = (count + ATTENTION_PAGE - 1) / ATTENTION_PAGE};
-    s.page_bytes = model_page_bytes(&rig->m);
-    s.pages = taken(calloc(s.page_count, sizeof *s.pages));
-    for (uint32_t p = 0; p < s.page_count; p++)
-        s.pages[p] = taken(aligned_alloc(64, s.page_bytes));
+    s.seen = taken(calloc(s.page_count, sizeof *s.seen));
+    for (uint32_t c = 0; c < MODEL_PAGE_CLASSES; c++) {
+        s.page_bytes[c] = model_page_bytes(&rig->m, c);
+        s.pages[c] = taken(calloc(s.page_count, sizeof *s.pages[c]));
+        for (uint32_t p = 0; p < s.page_count; p++)
+            s.pages[c][p] = taken(aligned_alloc(64, s.page_bytes[c]));
+    }
     sequence_spoil(&s);
     return s;
 }
 
+static struct batch_run next_run(const struct model *m, const struct sequence *s, uint32_t first_row, uint32_t count)
+{
+    uint32_t window = model_page_window(m), unseen = s->done >= window ? s->done + 1 - window : 0;
+    for (uint32_t p = 0; p < s->page_count; p++)
+        s->seen[p] = (p + 1) * ATTENTION_PAGE <= unseen ? NULL : s->pages[1][p];
+    return (struct batch_run){
+        .first_row = first_row, .count = count, .position = s->done, .pages = {s->pages[0], s->seen}};
+}
+
 void sequence_free(struct sequence *s)
 {
-    for (uint32_t p = 0; p < s->page_count; p++)
-        free(s->pages[p]);
-    free(s->pages);
+    for (uint32_t c = 0; c < MODEL_PAGE_CLASSES; c++) {
+        for (uint32_t p = 0; p < s->page_count; p++)
+            free(s->pages[c][p]);
+        free(s->pages[c]);
+    }
+    free(s->seen);
 }
 
 bool sequences_agree(const struct rig *rig, const struct sequence *a, const struct sequence *b)
@@ -95,7 +111,8 @@ bool sequences_agree(const struct rig *rig, const struct sequence *a, const stru
     for (uint32_t p = 0; p < a->done; p++)
         for (uint32_t layer = 0; layer < m->layers; layer++)
             for (uint32_t head = 0; head < m->kv_heads; head++) {
-                const uint8_t *x = a->pages[p / 16], *y = b->pages[p / 16];
+                uint32_t c = model_page_class(m, layer);
+                const uint8_t *x = a->pages[c][p / 16], *y = b->pages[c][p / 16];
                 x += model_page_k_offset(m, layer, head), y += model_page_k_offset(m, layer, head);
                 for (uint32_t d = 0; d < m->head_dim; d++) {
                     float of_x = kv_load_k(type, x, m->head_dim, p % 16, d),
@@ -192,8 +209,7 @@ void engine_step(struct engine *e, struct sequence *sequences, const uint32_t *t
         if (take[i] == 0)
             continue;
         assert_true(b.tokens + take[i] <= RIG_CAPACITY && s->done + take[i] <= s->count);
-        runs[b.run_count++] =
-            (struct batch_run){.first_row = b.tokens, .count = take[i], .position = s->done, .pages = s->pages};
+        runs[b.run_count++] = next_run(m, s, b.tokens, take[i]);
         memcpy(ids + b.tokens, s->ids + s->done, take[i] * sizeof *ids);
         b.tokens += take[i];
     }

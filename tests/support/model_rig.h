@@ -30,14 +30,18 @@ bool rig_open(struct rig *rig, const char *file, uint32_t context);
 bool rig_open_quantised(struct rig *rig, const char *file, uint32_t context, const char *quantize);
 void rig_close(struct rig *rig);
 
-/* One sequence: its tokens, and pages for all of them. */
+/*
+ * One sequence: its tokens, and pages for all of them. A step gets no window page that no position of it sees, so that reading one
+ * is a crash.
+ */
 struct sequence {
     const uint32_t *ids;
     uint32_t count;
     uint32_t done; /* tokens whose K and V are in pages */
-    uint8_t **pages;
+    uint8_t **pages[MODEL_PAGE_CLASSES];
+    uint8_t **seen; /* those of the window's that the step at hand is given */
     uint32_t page_count;
-    size_t page_bytes;
+    size_t page_bytes[MODEL_PAGE_CLASSES];
 };
 
 struct sequence sequence_make(const struct rig *rig, const uint32_t *ids, uint32_t count);

@@ -48,7 +48,8 @@ bool server_rig_open(struct server_rig *r, const char *file, struct server_sizes
     r->served.step_tokens = or_else(sizes.step_tokens, 64);
     r->served.logit_rows = or_else(sizes.logit_rows, 4);
     struct arena_geometry g = {
-        .page_classes = 1,
+        .page_classes = model_page_classes(&r->served.model),
+        .window = model_page_window(&r->served.model),
         .nodes = 1,
         .groups = or_else(sizes.groups, 1),
         .worker_slots = or_else(sizes.workers, 4),
@@ -56,12 +57,14 @@ bool server_rig_open(struct server_rig *r, const char *file, struct server_sizes
         .context = SMALL_CONTEXT,
         .mask_words = (r->served.model.vocab + 63) / 64,
         .result_rows = or_else(sizes.result_rows, 64),
-        .pages_per_node = {or_else(sizes.pages, 64)},
-        .page_bytes = {model_page_bytes(&r->served.model)},
         .model_bytes = sizeof r->served,
         .weights_bytes = r->served.model.weights_bytes,
         .work_bytes = served_model_work_bytes(&r->served),
     };
+    for (uint32_t c = 0; c < g.page_classes; c++) {
+        g.pages_per_node[c] = or_else(sizes.pages, 64);
+        g.page_bytes[c] = model_page_bytes(&r->served.model, c);
+    }
     char name[INSTANCE_NAME_MAX];
     snprintf(name, sizeof name, "test-%d-%u", (int)getpid(), opened++);
     struct why why;
@@ -112,11 +115,12 @@ uint32_t server_rig_session(struct server_rig *r, const uint32_t *prompt, uint32
     session_commit(s, (struct session_progress){.tokens = count});
     /* relaxed: this thread wrote it */
     sequence_row_begin(&r->arena, slot, atomic_load_explicit(&s->generation, memory_order_relaxed));
-    for (uint32_t p = 0; p * PAGE_TOKENS < room; p++) {
-        page_id page = page_pool_take(r->pool, 0, 0);
-        if (page == PAGE_NONE || sequence_row_append(&r->arena, slot, 0, page_pool_name(r->pool, page)) != OK)
-            fail_msg("the test has no page left");
-    }
+    for (uint32_t c = 0; c < r->arena.geometry.page_classes; c++)
+        for (uint32_t p = 0; p * PAGE_TOKENS < room; p++) {
+            page_id page = page_pool_take(r->pool, c, 0);
+            if (page == PAGE_NONE || sequence_row_append(&r->arena, slot, c, page_pool_name(r->pool, page)) != OK)
+                fail_msg("the test has no page left");
+        }
     return slot;
 }
 

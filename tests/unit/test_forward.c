@@ -122,7 +122,7 @@ static void only_the_rounding_of_k_and_v_parts_us_from_the_golden(void **state)
 
         struct sequence s = sequence_make(&rig, ids, n);
         engine_feed(&e, &s, RIG_CAPACITY, ours);
-        note(&rounding_excess, plain_llama(&rig.m, rig.g, ids, n, s.pages, plain));
+        note(&rounding_excess, plain_llama(&rig.m, rig.g, ids, n, s.pages[0], plain));
         note(&ours_to_plain, largest_difference(plain, ours, (size_t)n * vocab));
         sequence_free(&s);
         free(plain);
@@ -190,7 +190,7 @@ static void step_allocates_nothing(void **state)
         struct engine e = engine_open(&rig, sets[i], 1);
         const uint32_t ids[40] = {1, 2, 3};
         struct sequence s = sequence_make(&rig, ids, 40);
-        struct batch_run run = {.count = 40, .pages = s.pages};
+        struct batch_run run = {.count = 40, .pages = {s.pages[0], s.pages[1]}};
         struct batch b = {.tokens = 40, .run_count = 1, .runs = &run, .token_ids = ids};
         const uint32_t rows[] = {0, 39};
         uint32_t first, last;
@@ -528,7 +528,7 @@ static void step_ends_at_the_first_meeting_that_is_aborted(void **state)
     needs_fixtures();
     struct engine e = engine_open(&companies[0]->rig, kernels_choose(NULL), 1);
     struct sequence s = sequence_make(&companies[0]->rig, companies[0]->ids[0], 4);
-    struct batch_run run = {.count = 4, .pages = s.pages};
+    struct batch_run run = {.count = 4, .pages = {s.pages[0], s.pages[1]}};
     struct batch b = {.tokens = 4, .run_count = 1, .runs = &run, .token_ids = s.ids};
     uint32_t meetings = 0;
     forward_join(e.f[0], 0, 1, &e.shared, third_meeting_aborts, &meetings);

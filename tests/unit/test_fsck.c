@@ -18,14 +18,15 @@ struct fixture {
     struct page_pool *pool;
     struct session_slots *slots;
     page_id first, second;
+    page_id left, seen; /* of windows */
     uint32_t slot;
 };
 
 /* One session of 20 tokens: a sealed page and one that is being filled. */
-static int open_memory(void **state)
+static int open_arena(void **state, const struct arena_geometry *geometry)
 {
     static struct fixture f;
-    f.arena = small_arena();
+    f.arena = arena_of(geometry);
     must(page_pool_open(&f.pool, f.arena, NULL) == OK && session_slots_open(&f.slots, f.arena, NULL) == OK);
     f.slot = session_slots_take(f.slots);
     struct session_slot *s = session_at(f.arena, f.slot);
@@ -42,6 +43,30 @@ static int open_memory(void **state)
     page_pool_seal(f.pool, f.first, NO_PAGE, 0, s->tokens);
     session_commit(s, (struct session_progress){.tokens = 20, .kv = 18});
     *state = &f;
+    return 0;
+}
+
+static int open_memory(void **state)
+{
+    struct arena_geometry geometry = small_geometry();
+    return open_arena(state, &geometry);
+}
+
+/* The same session in a model with a window of 2: its first page has been left behind, the second is being filled. */
+static int open_windows(void **state)
+{
+    struct arena_geometry geometry = small_geometry();
+    geometry.page_classes = 2;
+    geometry.window = 2;
+    geometry.pages_per_node[PAGE_CLASS_WINDOW] = 4;
+    geometry.page_bytes[PAGE_CLASS_WINDOW] = 128;
+    open_arena(state, &geometry);
+    struct fixture *f = *state;
+    f->left = page_pool_take(f->pool, PAGE_CLASS_WINDOW, 0);
+    f->seen = page_pool_take(f->pool, PAGE_CLASS_WINDOW, 0);
+    sequence_row_skip(f->arena, f->slot, PAGE_CLASS_WINDOW, 1);
+    must(sequence_row_append(f->arena, f->slot, PAGE_CLASS_WINDOW, page_pool_name(f->pool, f->seen)) == OK);
+    page_pool_seal(f->pool, f->left, page_pool_name(f->pool, f->first), 0, session_at(f->arena, f->slot)->tokens);
     return 0;
 }
 
@@ -170,6 +195,48 @@ static void weights_of_no_node_break_rule_8(void **state)
     must_break(f, 8);
 }
 
+static void windows_that_moved_on_have_no_fault(void **state)
+{
+    struct fsck_report report = look(*state);
+    assert_int_equal(fsck_faults(&report), 0);
+    assert_int_equal(report.sealed, 2);
+}
+
+static void a_window_page_that_hangs_on_nothing_breaks_rule_4(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t tokens[PAGE_TOKENS] = {0};
+    page_pool_seal(f->pool, f->seen, NO_PAGE, 0, tokens);
+    must_break(f, 4);
+}
+
+static void a_window_page_of_other_tokens_breaks_rule_4(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t tokens[PAGE_TOKENS] = {0};
+    page_pool_seal(f->pool, f->seen, page_pool_name(f->pool, f->first), 0, tokens);
+    must_break(f, 4);
+}
+
+static void a_page_that_follows_a_windows_breaks_rule_4(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t tokens[PAGE_TOKENS] = {0};
+    page_pool_seal(f->pool, f->second, page_pool_name(f->pool, f->left), 0, tokens);
+    must_break(f, 4);
+}
+
+static void a_row_without_a_page_that_its_window_sees_breaks_rule_6(void **state)
+{
+    struct fixture *f = *state;
+    sequence_row_begin(f->arena, f->slot, atomic_load(&session_at(f->arena, f->slot)->generation));
+    must(sequence_row_append(f->arena, f->slot, 0, page_pool_name(f->pool, f->first)) == OK);
+    must(sequence_row_append(f->arena, f->slot, 0, page_pool_name(f->pool, f->second)) == OK);
+    must_break(f, 6);
+    sequence_row_skip(f->arena, f->slot, PAGE_CLASS_WINDOW, 2);
+    must_break(f, 6);
+}
+
 static void memory_that_is_not_there_is_an_error(void **state)
 {
     struct segment_home home;
@@ -183,6 +250,7 @@ static void memory_that_is_not_there_is_an_error(void **state)
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, open_memory, close_memory)
+#define WITH_WINDOWS(name) cmocka_unit_test_setup_teardown(name, open_windows, close_memory)
     const struct CMUnitTest tests[] = {
         TEST(sound_memory_has_no_fault),
         TEST(a_damaged_header_and_a_cut_segment_break_rule_1),
@@ -194,6 +262,11 @@ int main(void)
         TEST(a_page_that_two_sessions_fill_breaks_rule_7),
         TEST(weights_of_no_node_break_rule_8),
         TEST(memory_that_is_not_there_is_an_error),
+        WITH_WINDOWS(windows_that_moved_on_have_no_fault),
+        WITH_WINDOWS(a_window_page_that_hangs_on_nothing_breaks_rule_4),
+        WITH_WINDOWS(a_window_page_of_other_tokens_breaks_rule_4),
+        WITH_WINDOWS(a_page_that_follows_a_windows_breaks_rule_4),
+        WITH_WINDOWS(a_row_without_a_page_that_its_window_sees_breaks_rule_6),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -120,12 +120,12 @@ static void pages_are_as_large_as_their_type_needs(void **state)
     static struct rig rig;
     if (!rig_open(&rig, "tiny/llama-k/model-q8_0.gguf", 0)) /* heads of 64 */
         skip();
-    uint64_t f16 = model_page_bytes(&rig.m);
+    uint64_t f16 = model_page_bytes(&rig.m, 0);
     static const uint64_t halves[KV_TYPES] = {[KV_F16] = 32, [KV_BF16] = 32, [KV_F32] = 64, [KV_Q8] = 18};
     for (enum kv_type type = 0; type < KV_TYPES; type++) {
         assert_int_equal(model_set_kv_type(&rig.m, type, NULL), OK);
         assert_int_equal(model_check(&rig.m, NULL), OK);
-        assert_int_equal(model_page_bytes(&rig.m), f16 * halves[type] / 32);
+        assert_int_equal(model_page_bytes(&rig.m, 0), f16 * halves[type] / 32);
     }
     rig.m.kv_type = KV_TYPES;
     assert_int_equal(model_check(&rig.m, NULL), ERR_FORMAT);

@@ -12,6 +12,7 @@ static struct arena_geometry two_of_everything(void)
 {
     struct arena_geometry g = small_geometry();
     g.page_classes = 2;
+    g.window = 20;
     g.nodes = 2;
     g.group_node[1] = 1;
     g.pages_per_node[1] = 5;
@@ -96,8 +97,32 @@ static void sessions_beyond_any_machine(struct arena_geometry *g)
     g->context = CONTEXT_MAX;
     g->mask_words = 1u << 20;
     g->page_classes = 2;
+    g->window = 20;
     g->pages_per_node[0] = g->pages_per_node[1] = 1u << 30;
     g->page_bytes[0] = g->page_bytes[1] = 1u << 20;
+}
+
+static void a_window_without_pages(struct arena_geometry *g)
+{
+    g->window = 20;
+}
+static void pages_without_a_window(struct arena_geometry *g)
+{
+    *g = two_of_everything();
+    g->window = 0;
+}
+
+/* Position p sees [p + 1 - window, p]. */
+static void a_window_begins_in_the_page_of_its_first_position(void **state)
+{
+    (void)state;
+    for (uint32_t window = 1; window < 70; window++)
+        for (uint32_t position = 0; position < 200; position++) {
+            uint32_t first = position + 1 > window ? position + 1 - window : 0;
+            assert_int_equal(window_first_page(window, position), first / PAGE_TOKENS);
+        }
+    assert_int_equal(window_first_page(0, 1000), 0);
+    assert_int_equal(window_first_page(1, UINT32_MAX), UINT32_MAX / PAGE_TOKENS);
 }
 
 static void sizes_that_cannot_be_are_refused(void **state)
@@ -110,6 +135,8 @@ static void sizes_that_cannot_be_are_refused(void **state)
     refuses(unknown_node);
     refuses(too_many_sessions);
     refuses(sessions_beyond_any_machine);
+    refuses(a_window_without_pages);
+    refuses(pages_without_a_window);
 }
 
 int main(void)
@@ -117,6 +144,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_page_has_a_place_of_its_own),
         cmocka_unit_test(parts_of_a_segment_do_not_overlap),
+        cmocka_unit_test(a_window_begins_in_the_page_of_its_first_position),
         cmocka_unit_test(sizes_that_cannot_be_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -59,9 +59,44 @@ static void plan_says_what_the_file_says(void **state)
     assert_true(plan.embed.offset != plan.head.offset);
     assert_int_equal(plan.embed.offset % 4096, 0);
     assert_int_equal(plan.layer[1].ffn_norm.offset % 64, 0);
-    assert_int_equal(model_page_bytes(&plan), LAYERS * KV_HEADS * 2 * HEAD_DIM * 16 * 2);
+    assert_int_equal(model_page_bytes(&plan, 0), LAYERS * KV_HEADS * 2 * HEAD_DIM * 16 * 2);
     assert_int_equal(model_check(&plan, NULL), OK);
     gguf_close(g);
+}
+
+/* Every layer's K and V lie in one page of one class, side by side, and fill it. */
+static void must_fill_pages(const struct model *m)
+{
+    uint64_t end[MODEL_PAGE_CLASSES] = {0};
+    for (uint32_t layer = 0; layer < m->layers; layer++) {
+        uint32_t c = model_page_class(m, layer);
+        assert_int_equal(c, model_page_classes(m) == 2 && model_window(m, layer) > 0);
+        assert_int_equal(model_page_k_offset(m, layer, 0), end[c]);
+        end[c] = model_page_v_offset(m, layer, m->kv_heads - 1) + (uint64_t)m->head_dim * 16 * 2;
+    }
+    for (uint32_t c = 0; c < model_page_classes(m); c++)
+        assert_int_equal(model_page_bytes(m, c), end[c] ? end[c] : 64);
+}
+
+static void layers_with_a_window_have_pages_of_their_own(void **state)
+{
+    (void)state;
+    struct model m = {.layers = 18, .kv_heads = 2, .head_dim = 32, .context = 100, .window = 32, .window_period = 6};
+    assert_int_equal(model_page_classes(&m), 2);
+    must_fill_pages(&m);
+    assert_int_equal(model_page_bytes(&m, 1), 5 * model_page_bytes(&m, 0));
+    m.layers = 7;
+    must_fill_pages(&m);
+    m.layers = 4; /* none sees everything: pages of class 0 hold nothing */
+    must_fill_pages(&m);
+    m.window_period = MODEL_WINDOW_ALWAYS;
+    must_fill_pages(&m);
+    m.window = 100; /* no sequence outgrows it */
+    assert_int_equal(model_page_classes(&m), 1);
+    must_fill_pages(&m);
+    m.window = m.window_period = 0;
+    assert_int_equal(model_page_classes(&m), 1);
+    must_fill_pages(&m);
 }
 
 static void absent_head_is_the_embedding(void **state)
@@ -209,6 +244,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plan_says_what_the_file_says),
+        cmocka_unit_test(layers_with_a_window_have_pages_of_their_own),
         cmocka_unit_test(absent_head_is_the_embedding),
         cmocka_unit_test(context_is_at_most_what_was_trained),
         cmocka_unit_test(numbers_out_of_bounds_are_refused_by_name),

@@ -40,6 +40,22 @@ static int open_pool(void **state)
     return 0;
 }
 
+static int open_two_classes(void **state)
+{
+    static struct fixture f;
+    struct arena_geometry g = small_geometry();
+    g.page_classes = 2;
+    g.window = 20;
+    g.pages_per_node[PAGE_CLASS_WHOLE] = PAGES;
+    g.pages_per_node[PAGE_CLASS_WINDOW] = 2;
+    g.page_bytes[PAGE_CLASS_WINDOW] = 128;
+    f = (struct fixture){.arena = arena_of(&g)};
+    must(page_pool_open(&f.pool, f.arena, NULL) == OK);
+    page_pool_on_forget(f.pool, note_forgotten, &f);
+    *state = &f;
+    return 0;
+}
+
 static int close_pool(void **state)
 {
     struct fixture *f = *state;
@@ -326,6 +342,33 @@ static void a_page_taken_again_has_a_new_generation_after_adoption_too(void **st
     assert_int_equal(page_pool_name(f->pool, page).generation, before + 1);
 }
 
+static void each_class_has_pages_and_counters_of_its_own(void **state)
+{
+    struct fixture *f = *state;
+    page_id window = page_pool_take(f->pool, PAGE_CLASS_WINDOW, 0),
+            whole = page_pool_take(f->pool, PAGE_CLASS_WHOLE, 0);
+    assert_int_equal(page_pool_descriptor(f->pool, window)->page_class, PAGE_CLASS_WINDOW);
+    assert_int_equal(page_pool_descriptor(f->pool, whole)->page_class, PAGE_CLASS_WHOLE);
+    assert_int_not_equal(page_pool_take(f->pool, PAGE_CLASS_WINDOW, 0), PAGE_NONE);
+    assert_int_equal(page_pool_take(f->pool, PAGE_CLASS_WINDOW, 0), PAGE_NONE); /* not one of the other class instead */
+    assert_int_equal(page_pool_available(f->pool, PAGE_CLASS_WHOLE, 0), PAGES - 1);
+    seal(f, window, 1);
+    page_pool_mark_indexed(f->pool, window);
+    page_pool_share(f->pool, window);
+    assert_int_equal(page_pool_class_counts(f->pool, PAGE_CLASS_WINDOW).shared, 1);
+    page_pool_release(f->pool, window, 0);
+    page_pool_release(f->pool, window, 0);
+    page_pool_release(f->pool, whole, 3);
+    struct page_counts all = page_pool_counts(f->pool), of = page_pool_class_counts(f->pool, PAGE_CLASS_WINDOW);
+    assert_int_equal(of.total, 2);
+    assert_int_equal(of.cached, 1);
+    assert_int_equal(of.used, 1);
+    assert_int_equal(page_pool_class_counts(f->pool, PAGE_CLASS_WHOLE).retired, 1);
+    assert_int_equal(all.total, PAGES + 2);
+    assert_int_equal(all.retired, 1);
+    assert_int_equal(all.free, PAGES - 1);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, open_pool, close_pool)
@@ -344,6 +387,7 @@ int main(void)
         TEST(moves_off_the_picture_stop_the_program),
         TEST(adoption_keeps_what_rows_name_and_what_is_sealed),
         TEST(adoption_drops_what_is_damaged),
+        cmocka_unit_test_setup_teardown(each_class_has_pages_and_counters_of_its_own, open_two_classes, close_pool),
         TEST(a_page_taken_again_has_a_new_generation_after_adoption_too),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,7 +10,7 @@
 
 #include "tests/support/small_arena.h"
 
-enum { PAGES = 24, PROMPT = 5 * PAGE_TOKENS, ROOM = 8 };
+enum { PAGES = 24, PROMPT = 5 * PAGE_TOKENS, ROOM = 8, WINDOW = 20 /* from the start of a page it reaches back two */ };
 
 struct fixture {
     struct arena *arena;
@@ -18,16 +18,31 @@ struct fixture {
     struct prefix_cache *cache;
 };
 
-static int open_cache(void **state)
+static int open_cache_over(void **state, const struct arena_geometry *g)
 {
     static struct fixture f;
-    struct arena_geometry g = small_geometry();
-    g.pages_per_node[0] = PAGES;
-    f = (struct fixture){.arena = arena_of(&g)};
+    f = (struct fixture){.arena = arena_of(g)};
     must(page_pool_open(&f.pool, f.arena, NULL) == OK);
     must(prefix_cache_open(&f.cache, f.pool, NULL) == OK);
     *state = &f;
     return 0;
+}
+
+static int open_cache(void **state)
+{
+    struct arena_geometry g = small_geometry();
+    g.pages_per_node[0] = PAGES;
+    return open_cache_over(state, &g);
+}
+
+static int open_windows(void **state)
+{
+    struct arena_geometry g = small_geometry();
+    g.page_classes = 2;
+    g.window = WINDOW;
+    g.pages_per_node[PAGE_CLASS_WHOLE] = g.pages_per_node[PAGE_CLASS_WINDOW] = PAGES;
+    g.page_bytes[PAGE_CLASS_WINDOW] = 128;
+    return open_cache_over(state, &g);
 }
 
 static int close_cache(void **state)
@@ -349,9 +364,99 @@ static void pool_and_index_stay_sound_whatever_happens(void **state)
     assert_int_equal(c.free + c.cached, PAGES); /* nothing leaked */
 }
 
+/* ---- windows ---- */
+
+/* The window pages that hang on those chains. */
+static void compute_windows(struct fixture *f, uint64_t salt, const uint32_t *tokens, const page_id *whole,
+                            uint32_t count, page_id *out)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        struct page_name parent = page_pool_name(f->pool, whole[i]);
+        out[i] = page_pool_take(f->pool, PAGE_CLASS_WINDOW, 0);
+        page_pool_seal(f->pool, out[i], parent, salt, tokens + i * PAGE_TOKENS);
+        assert_int_equal(prefix_cache_insert(f->cache, out[i], salt, parent, tokens + i * PAGE_TOKENS), out[i]);
+    }
+}
+
+/* How many of the prompt's first pages can be used, and that the window's are the right ones. */
+static uint32_t usable(struct fixture *f, const uint32_t *tokens, const page_id *windows)
+{
+    page_id whole[ROOM], out[ROOM];
+    struct prefix_hit hit = prefix_cache_find(f->cache, 1, tokens, PROMPT, whole, ROOM);
+    uint32_t pages = prefix_cache_find_window(f->cache, 1, tokens, whole, hit.pages, WINDOW, out);
+    for (uint32_t i = window_first_page(WINDOW, pages * PAGE_TOKENS); i < pages; i++)
+        assert_int_equal(out[i], windows[i]);
+    return pages;
+}
+
+static void a_beginning_is_used_as_far_as_its_window_is_there(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t tokens[PROMPT];
+    page_id whole[ROOM], windows[ROOM];
+    write_prompt(tokens, 0);
+    compute(f, 1, tokens, 4 * PAGE_TOKENS, whole);
+    assert_int_equal(usable(f, tokens, NULL), 0);
+    compute_windows(f, 1, tokens, whole, 4, windows);
+    assert_int_equal(usable(f, tokens, windows), 4);
+    release(f, whole, 4);
+    release(f, windows, 4);
+    page_pool_drop(f->pool, windows[0]);
+    assert_int_equal(usable(f, tokens, windows), 4); /* pages 2 and 3 are enough */
+    page_pool_drop(f->pool, windows[3]);
+    assert_int_equal(usable(f, tokens, windows), 3);
+    page_pool_drop(f->pool, windows[1]);
+    assert_int_equal(usable(f, tokens, windows), 0);
+}
+
+static void a_lost_window_page_is_found_again_when_another_made_it(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t tokens[PROMPT];
+    page_id whole[ROOM], windows[ROOM];
+    write_prompt(tokens, 0);
+    compute(f, 1, tokens, 4 * PAGE_TOKENS, whole);
+    compute_windows(f, 1, tokens, whole, 4, windows);
+    page_pool_drop(f->pool, windows[3]);
+    assert_int_equal(usable(f, tokens, windows), 3);
+    compute_windows(f, 1, tokens + 3 * PAGE_TOKENS, whole + 3, 1, windows + 3);
+    assert_int_equal(usable(f, tokens, windows), 4);
+}
+
+/* The window page of page i and the page after it have one parent, and here one list of tokens. */
+static void a_window_page_is_never_taken_for_the_next_page(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t tokens[PROMPT] = {0};
+    page_id whole[ROOM], windows[ROOM], out[ROOM];
+    compute(f, 1, tokens, PAGE_TOKENS, whole);
+    compute_windows(f, 1, tokens, whole, 1, windows);
+    assert_int_equal(prefix_cache_find(f->cache, 1, tokens, PROMPT, out, ROOM).pages, 1);
+    assert_int_equal(usable(f, tokens, windows), 1);
+}
+
+static void a_window_page_without_its_page_is_dropped_when_adopted(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t tokens[PROMPT], references[2 * PAGES] = {0};
+    page_id whole[ROOM], windows[ROOM];
+    write_prompt(tokens, 0);
+    compute(f, 1, tokens, 4 * PAGE_TOKENS, whole);
+    compute_windows(f, 1, tokens, whole, 4, windows);
+    release(f, whole, 4);
+    release(f, windows, 4);
+    assert_int_equal(adopt(f, references), 0);
+    assert_int_equal(usable(f, tokens, windows), 4);
+    page_pool_drop(f->pool, whole[2]);
+    assert_int_equal(adopt(f, references), 3); /* the page behind it, and what hung on both */
+    assert_int_equal(usable(f, tokens, windows), 2);
+    prefix_cache_must_be_sound(f->cache);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, open_cache, close_cache)
+#define WITH_WINDOWS(name) cmocka_unit_test_setup_teardown(name, open_windows, close_cache)
     const struct CMUnitTest tests[] = {
         TEST(a_prompt_finds_all_its_pages_but_the_one_of_its_last_token),
         TEST(another_tenant_another_token_or_another_beginning_find_nothing),
@@ -363,6 +468,10 @@ int main(void)
         TEST(an_adopted_chain_is_found_again),
         TEST(an_adopted_chain_without_its_beginning_is_dropped),
         TEST(an_adopted_ring_of_parents_is_dropped),
+        WITH_WINDOWS(a_beginning_is_used_as_far_as_its_window_is_there),
+        WITH_WINDOWS(a_lost_window_page_is_found_again_when_another_made_it),
+        WITH_WINDOWS(a_window_page_is_never_taken_for_the_next_page),
+        WITH_WINDOWS(a_window_page_without_its_page_is_dropped_when_adopted),
         TEST(pool_and_index_stay_sound_whatever_happens),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

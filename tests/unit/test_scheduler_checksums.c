@@ -23,9 +23,14 @@ static struct fake_world *world_of(void **state, struct fake_sizes sizes)
     return *state;
 }
 
+static page_id page_of_class(const struct client *c, uint32_t page_class, uint32_t index)
+{
+    return sequence_row_entry(c->world->arena, c->sequence->slot, page_class, index).page;
+}
+
 static page_id page_of(const struct client *c, uint32_t index)
 {
-    return sequence_row_entry(c->world->arena, c->sequence->slot, 0, index).page;
+    return page_of_class(c, PAGE_CLASS_WHOLE, index);
 }
 
 static void steps(struct fake_world *w, uint32_t count)
@@ -202,6 +207,81 @@ static void an_answer_that_is_lost_is_asked_for_again(void **state)
     fake_must_have_all(c, FINISH_LENGTH);
 }
 
+/* ---- windows ---- */
+
+static struct fake_world *world_of_windows(void **state)
+{
+    return world_of(state, (struct fake_sizes){.pages = 256, .context = 4096, .window = 100, .window_pages = 120});
+}
+
+static void step_until_heard(struct client *c, uint32_t heard)
+{
+    fake_turn(c->world);
+    while (c->heard < heard)
+        assert_true(fake_step(c->world));
+}
+
+static void pages_of_windows_have_checksums_too(void **state)
+{
+    struct fake_world *w = world_of_windows(state);
+    struct client *c = fake_ask(w, 1, 40, 60);
+    steps(w, 4);
+    for (uint32_t i = 0; i < 2; i++)
+        assert_true(has_checksum(w, page_of_class(c, PAGE_CLASS_WINDOW, i)));
+    fake_settle(w);
+    fake_must_have_all(c, FINISH_LENGTH);
+}
+
+static void a_window_that_was_written_over_is_not_shared(void **state)
+{
+    struct fake_world *w = world_of_windows(state);
+    struct client *first = fake_ask(w, 1, 1000, 4);
+    step_until_heard(first, 1);
+    page_id hurt = page_of_class(first, PAGE_CLASS_WINDOW, 58);
+    fake_settle(w);
+    fake_damage(w, hurt);
+    fake_suspect_death(w, 0, 0, false);
+    fake_group_up(w, 0);
+    struct client *second = fake_ask(w, 1, 1000, 4);
+    fake_settle(w);
+    fake_must_have_all(second, FINISH_LENGTH);
+    assert_int_equal(second->cached, 58 * PAGE_TOKENS); /* as far as a window is whole */
+    assert_int_equal(scheduler_counters(w->s)->damaged, 1);
+    struct client *third = fake_ask(w, 1, 1000, 4); /* what was computed again is found again */
+    fake_settle(w);
+    fake_must_have_all(third, FINISH_LENGTH);
+    assert_int_equal(third->cached, 62 * PAGE_TOKENS);
+}
+
+static void a_window_that_nobody_summed_up_before_the_death_is_not_shared(void **state)
+{
+    struct fake_world *w = world_of_windows(state);
+    struct client *c = fake_ask(w, 1, 40, 60);
+    fake_turn(w);
+    fake_compute(w, 0);
+    fake_report(w, 0);
+    fake_turn(w);
+    page_id unknown = page_of_class(c, PAGE_CLASS_WINDOW, 1);
+    assert_false(has_checksum(w, unknown));
+    fake_damage(w, unknown);
+    fake_suspect_death(w, 0, 0, false);
+    fake_group_up(w, 0);
+    fake_settle(w);
+    fake_must_have_all(c, FINISH_LENGTH);
+}
+
+static void a_window_that_a_new_coordinator_takes_over_is_looked_at_first(void **state)
+{
+    struct fake_world *w = world_of_windows(state);
+    struct client *c = fake_ask(w, 1, 1000, 60);
+    step_until_heard(c, 5);
+    fake_damage(w, page_of_class(c, PAGE_CLASS_WINDOW, 58));
+    fake_coordinator_dies(w);
+    fake_settle(w);
+    fake_must_have_all(c, FINISH_LENGTH);
+    assert_int_equal(scheduler_counters(w->s)->damaged, 1);
+}
+
 #define IN_A_WORLD(test) cmocka_unit_test_teardown(test, close_world)
 
 int main(void)
@@ -216,6 +296,10 @@ int main(void)
         IN_A_WORLD(a_death_while_pages_are_being_looked_at_begins_it_anew),
         IN_A_WORLD(what_a_new_coordinator_takes_over_is_looked_at_first),
         IN_A_WORLD(an_answer_that_is_lost_is_asked_for_again),
+        IN_A_WORLD(pages_of_windows_have_checksums_too),
+        IN_A_WORLD(a_window_that_was_written_over_is_not_shared),
+        IN_A_WORLD(a_window_that_nobody_summed_up_before_the_death_is_not_shared),
+        IN_A_WORLD(a_window_that_a_new_coordinator_takes_over_is_looked_at_first),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

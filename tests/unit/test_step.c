@@ -17,6 +17,7 @@
 
 #include "shm/results.h"
 #include "shm/worker_slot.h"
+#include "shm/sequence_table.h"
 #include "tests/support/malloc_count.h"
 #include "tests/support/server_rig.h"
 #include "worker/step.h"
@@ -56,11 +57,11 @@ static void new_epoch(struct group *g)
     g->plan.flags = PLAN_MEET_FIRST;
 }
 
-static struct group *group_open(uint32_t ranks, struct server_sizes sizes)
+static struct group *group_open(const char *model, uint32_t ranks, struct server_sizes sizes)
 {
     struct group *g = calloc(1, sizeof *g);
     assert_non_null(g);
-    if (!server_rig_open(&g->server, TINY, sizes)) {
+    if (!server_rig_open(&g->server, model, sizes)) {
         free(g);
         return NULL;
     }
@@ -86,12 +87,17 @@ static void group_close(struct group *g)
     free(g);
 }
 
-static struct group *group_or_skip(uint32_t ranks, struct server_sizes sizes)
+static struct group *group_of_model_or_skip(const char *model, uint32_t ranks, struct server_sizes sizes)
 {
-    struct group *g = group_open(ranks, sizes);
+    struct group *g = group_open(model, ranks, sizes);
     if (!g)
         skip();
     return g;
+}
+
+static struct group *group_or_skip(uint32_t ranks, struct server_sizes sizes)
+{
+    return group_of_model_or_skip(TINY, ranks, sizes);
 }
 
 static void *run_rank(void *arg)
@@ -369,6 +375,80 @@ static void an_aborted_step_done_again_says_the_same(void **state)
     group_close(g);
 }
 
+/* ---- windows ---- */
+
+enum { WINDOWED_PROMPT = 150, WINDOWED_TOKENS = 12 };
+
+static uint32_t windowed_session(struct group *g)
+{
+    uint32_t prompt[WINDOWED_PROMPT];
+    for (uint32_t i = 0; i < WINDOWED_PROMPT; i++)
+        prompt[i] = 5 + i * 37 % 200;
+    struct sampling greedy = greedy_sampling(WINDOWED_PROMPT);
+    return server_rig_session(&g->server, prompt, WINDOWED_PROMPT, WINDOWED_PROMPT + WINDOWED_TOKENS, &greedy);
+}
+
+/* Pages that positions from `position` on do not look at become somebody else's, who fills them with something else. */
+static void give_window_away(struct group *g, uint32_t slot, uint32_t *given, uint32_t position)
+{
+    const struct arena *a = &g->server.arena;
+    for (; *given < window_first_page(a->geometry.window, position); ++*given) {
+        page_id page = sequence_row_entry(a, slot, PAGE_CLASS_WINDOW, *given).page;
+        page_pool_release(g->server.pool, page, 0);
+        while (page_pool_take(g->server.pool, PAGE_CLASS_WINDOW, 0) != page)
+            continue;
+        memset(arena_page(&g->worker, page), 0x7b, a->geometry.page_bytes[PAGE_CLASS_WINDOW]);
+    }
+}
+
+/* The tokens that follow the prompt when it comes in pieces of at most `chunk`. */
+static void say_with_a_window(uint32_t chunk, bool moves_on, uint32_t out[WINDOWED_TOKENS])
+{
+    struct group *g = group_of_model_or_skip("tiny/gemma3/model-f32.gguf", 2, (struct server_sizes){0});
+    uint32_t slot = windowed_session(g), given = 0;
+    assert_int_equal(g->server.arena.geometry.page_classes, 2);
+    for (uint32_t at = 0; at < WINDOWED_PROMPT; at += chunk) {
+        uint32_t n = WINDOWED_PROMPT - at < chunk ? WINDOWED_PROMPT - at : chunk;
+        if (moves_on)
+            give_window_away(g, slot, &given, at);
+        add_row(g, server_rig_row(&g->server, slot, at, n, at + n == WINDOWED_PROMPT ? ROW_SAMPLE : 0));
+        run_well(g);
+    }
+    for (uint32_t i = 0; i < WINDOWED_TOKENS; i++) {
+        out[i] = entry(g, 0)->token;
+        if (moves_on)
+            give_window_away(g, slot, &given, tokens_of(g, slot));
+        commit_and_decode(g, slot, 0);
+        run_well(g);
+    }
+    assert_true(!moves_on || given > 5);
+    group_close(g);
+}
+
+static void what_a_window_left_behind_may_be_anybodys(void **state)
+{
+    (void)state;
+    uint32_t kept[WINDOWED_TOKENS], given[WINDOWED_TOKENS];
+    say_with_a_window(64, false, kept);
+    say_with_a_window(64, true, given);
+    assert_memory_equal(kept, given, sizeof kept);
+    say_with_a_window(17, true, given);
+    assert_memory_equal(kept, given, sizeof kept);
+}
+
+static void a_window_page_of_somebody_else_is_refused(void **state)
+{
+    (void)state;
+    struct group *g = group_of_model_or_skip("tiny/gemma3/model-f32.gguf", 1, (struct server_sizes){0});
+    uint32_t slot = windowed_session(g), given = 0;
+    prefill(g, slot, WINDOWED_PROMPT, 64);
+    server_rig_commit(&g->server, slot, entry(g, 0)->token);
+    give_window_away(g, slot, &given, WINDOWED_PROMPT + PAGE_TOKENS); /* one page too many */
+    add_row(g, server_rig_row(&g->server, slot, WINDOWED_PROMPT, 1, ROW_SAMPLE));
+    assert_int_equal(run(g), ERR_FORMAT);
+    group_close(g);
+}
+
 /* ---- refused ---- */
 
 static uint64_t sum_of(const uint8_t *bytes, uint64_t count)
@@ -575,6 +655,8 @@ int main(void)
         cmocka_unit_test(a_masked_row_draws_only_what_its_mask_allows),
         cmocka_unit_test(neighbours_ranks_chunks_and_rounds_of_logits_change_no_bit),
         cmocka_unit_test(an_aborted_step_done_again_says_the_same),
+        cmocka_unit_test(what_a_window_left_behind_may_be_anybodys),
+        cmocka_unit_test(a_window_page_of_somebody_else_is_refused),
         cmocka_unit_test(a_plan_that_does_not_hold_is_refused_and_writes_nothing),
         cmocka_unit_test(no_token_is_handed_over_from_another_epoch),
         cmocka_unit_test(random_rows_are_followed_or_refused_but_never_harm),
