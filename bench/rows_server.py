@@ -58,7 +58,8 @@ class StateSampler:
             speaking = [s for s in state["sessions"] if s["state"] == "decode"]
             if len(speaking) >= self.fewest:
                 tokens, pages = sum(s["tokens"] for s in speaking), sum(s["pages"] for s in speaking)
-                self.samples.append((tokens, pages * state["pages"]["page_tokens"], pages * state["pages"]["page_bytes"]))
+                window_pages, sizes = sum(s.get("window_pages", 0) for s in speaking), [c["page_bytes"] for c in state["pages"]["classes"]]
+                self.samples.append((tokens, pages * state["pages"]["page_tokens"], pages * sizes[0] + window_pages * sizes[-1]))
 
 
 @functools.cache
