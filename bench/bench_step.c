@@ -170,7 +170,7 @@ static void place_case(struct bench *b, uint32_t sequences, uint32_t tokens, uin
     uint64_t bytes = 0; /* of one page of each class */
     for (uint32_t c = 0; c < classes; c++)
         bytes += model_page_bytes(&b->model, c);
-    b->pages = allocate(sequences * pages * bytes);
+    b->pages = allocate((uint64_t)sequences * pages * bytes);
     for (uint32_t i = 0; i < sequences; i++) {
         b->page_of[i] = calloc((size_t)classes * pages, sizeof *b->page_of[i]);
         must(b->page_of[i]);

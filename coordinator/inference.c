@@ -211,7 +211,7 @@ static void divide_bytes(const struct model *m, uint64_t bytes, uint64_t pages[M
     uint64_t held = most < longest ? most : longest;
     pages[PAGE_CLASS_WINDOW] = bytes / 2 / window_bytes;
     pages[PAGE_CLASS_WHOLE] = (bytes - pages[PAGE_CLASS_WINDOW] * window_bytes) / whole_bytes;
-    if (pages[PAGE_CLASS_WHOLE] * held <= pages[PAGE_CLASS_WINDOW] * longest)
+    if ((unsigned __int128)pages[PAGE_CLASS_WHOLE] * held <= (unsigned __int128)pages[PAGE_CLASS_WINDOW] * longest)
         return;
     pages[PAGE_CLASS_WHOLE] = bytes / (whole_bytes + held * window_bytes / longest);
     pages[PAGE_CLASS_WINDOW] = (bytes - pages[PAGE_CLASS_WHOLE] * whole_bytes) / window_bytes;

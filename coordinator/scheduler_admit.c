@@ -5,15 +5,39 @@
 #include "coordinator/scheduler_internal.h"
 #include "shm/sequence_table.h"
 
+/* Whether q, once it has page i of a class, has it still when it says its next token. */
+static bool is_kept(const struct scheduler *s, const struct sequence *q, uint32_t page_class, uint32_t i)
+{
+    return page_class == PAGE_CLASS_WHOLE || i >= window_first_page(s->arena->geometry.window, q->n_tok);
+}
+
+/*
+ * Pages of a class that q holds and need not find again before its next token: it keeps them, or they make room for others of q's when
+ * its window moves on. A page that somebody else holds, too, makes none, nor does one of another node.
+ */
+static uint32_t pages_counted(const struct scheduler *s, const struct sequence *q, uint32_t page_class)
+{
+    if (page_class == PAGE_CLASS_WHOLE)
+        return q->pages;
+    uint32_t counted = 0, node = s->groups[q->group].node;
+    for (uint32_t i = q->window_first; i < q->pages; i++) {
+        page_id page = sequence_row_entry(s->arena, q->slot, page_class, i).page;
+        bool is_own = page_pool_holders(s->pool, page) == 1 && scheduler_node_of_page(s, page) == node;
+        counted += is_own || is_kept(s, q, page_class, i);
+    }
+    return counted;
+}
+
 /* Pages of a class that the running sequences of a node will still take before they have said their next token. */
 static uint32_t pages_promised(const struct scheduler *s, uint32_t page_class, uint32_t node)
 {
     uint32_t promised = 0;
     for (const struct sequence *q = s->running.first; q; q = q->next) {
-        uint32_t first = first_held(q, page_class), held = q->pages - first;
-        uint32_t need = pages_at_most(s, page_class, first, q->n_tok + 1);
-        if (s->groups[q->group].node == node)
-            promised += 1 + (need > held ? need - held : 0); /* one more each: they all grow */
+        if (s->groups[q->group].node != node)
+            continue;
+        uint32_t need = pages_at_most(s, page_class, first_held(q, page_class), q->n_tok + 1);
+        uint32_t held = pages_counted(s, q, page_class);
+        promised += 1 + (need > held ? need - held : 0); /* one more each: they all grow */
     }
     return promised;
 }
@@ -42,13 +66,17 @@ static bool has_room_in_class(const struct scheduler *s, const struct sequence *
                               uint32_t found)
 {
     uint64_t need[NODES_MAX] = {0};
-    uint32_t first = first_shared(s, page_class, found);
-    uint32_t most = pages_at_most(s, page_class, first, q->n_tok + 1), shared = found - first;
-    need[node] = most > shared ? most - shared : 0;
+    uint32_t first = first_shared(s, page_class, found), counted = 0; /* as in pages_counted */
     for (uint32_t i = first; i < found; i++) {
         page_id page = s->found[page_class][i];
-        need[scheduler_node_of_page(s, page)] += page_pool_state(s->pool, page) == PAGE_CACHED;
+        uint32_t holders = page_pool_holders(s->pool, page), of = scheduler_node_of_page(s, page);
+        bool is_own = holders == 0 && of == node;
+        bool is_promised = page_class == PAGE_CLASS_WINDOW && holders == 1; /* its holder may count on its room */
+        need[of] += holders == 0;
+        counted += is_own || (!is_promised && is_kept(s, q, page_class, i));
     }
+    uint32_t most = pages_at_most(s, page_class, first, q->n_tok + 1);
+    need[node] += most > counted ? most - counted : 0;
     for (uint32_t n = 0; n < s->arena->geometry.nodes; n++)
         if (need[n] && need[n] + pages_promised(s, page_class, n) > page_pool_available(s->pool, page_class, n))
             return false;

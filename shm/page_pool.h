@@ -43,13 +43,12 @@ struct page_descriptor {
     _Atomic uint32_t state;      /* enum page_state; the other fields are stored before SEALED is */
     uint32_t page_class;
     uint32_t node;
-    struct page_name
-        parent;    /* of a sealed page: the page before it, NO_PAGE for a first page; see prefix_cache.h for class 1 */
-    uint64_t salt; /* tenant: pages of another are never found */
-    uint32_t holders;   /* sequences that hold it; for inspect only, never trusted */
-    uint32_t seal_crc;  /* of generation, class, parent, salt, tokens */
-    uint64_t last_plan; /* highest plan number of a holder that left */
-    uint64_t sealed_us; /* monotonic clock */
+    struct page_name parent; /* of a sealed page: the page before it, of class 1 the one beside it (prefix_cache.h) */
+    uint64_t salt;           /* tenant: pages of another are never found */
+    uint32_t holders;        /* sequences that hold it; for inspect only, never trusted */
+    uint32_t seal_crc;       /* of generation, class, parent, salt, tokens */
+    uint64_t last_plan;      /* highest plan number of a holder that left */
+    uint64_t sealed_us;      /* monotonic clock */
 
     alignas(CACHE_LINE) uint32_t tokens[PAGE_TOKENS]; /* ids at its 16 positions, good once sealed */
 

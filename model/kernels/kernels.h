@@ -76,7 +76,7 @@ enum product_mode { PRODUCT_STORE, PRODUCT_ADD }; /* y = w x;  y = y + (w x), on
  * Attention of the `heads` query heads that share one kv head, for `queries` consecutive positions of one sequence.
  * Query i stands at position first + i and sees positions [max(0, its position - window + 1), its position]. A page
  * holds 16 positions: a side of K at k_offset bytes from its start, one of V at v_offset, as kv_type.h says of the type.
- * pages[p] is the start of the page of positions [16 p, 16 p + 16).
+ * pages[p] is the start of the page of positions [16 p, 16 p + 16); of pages that query 0 does not see it may be anything.
  *
  * Meaning: scores s = scale * (even + odd), where even and odd are fmaf sums over the even and the odd dimensions in
  * order; with softcap c > 0: s = c * kernel_tanhf(s / c). Per grid chunk of 256 absolute positions

@@ -1068,6 +1068,25 @@ static void windows_that_need_more_pages_than_there_are_make_the_youngest_wait(v
     assert_true(counters(w)->preempted > 0);
 }
 
+/* What both hold of a window is not given back when one of them moves on: each has to find room for a window of its own. */
+static void a_window_that_two_hold_counts_for_both(void **state)
+{
+    struct fake_world *w =
+        world_of(state, (struct fake_sizes){.pages = 700, .context = 6144, .window = 1800, .window_pages = 250});
+    struct client *first = fake_ask(w, 1, 6000, 4);
+    fake_turn(w);
+    while (first->sequence->n_kv < 2048)
+        assert_true(fake_step(w));
+    struct client *second = fake_client(w, 1, 3000, 4);
+    struct why why;
+    fake_differ(second, 2032, 1);
+    assert_int_equal(fake_submit(second, &why), OK);
+    fake_settle(w);
+    fake_must_have_all(first, FINISH_LENGTH);
+    fake_must_have_all(second, FINISH_LENGTH);
+    assert_int_equal(counters(w)->preempted, 0);
+}
+
 static void windows_without_room_to_move_limit_a_sequence(void **state)
 {
     struct fake_world *w =
@@ -1144,6 +1163,7 @@ int main(void)
         IN_A_WORLD(a_prompt_whose_window_was_evicted_is_computed_again),
         IN_A_WORLD(windows_outlive_their_coordinator),
         IN_A_WORLD(windows_that_need_more_pages_than_there_are_make_the_youngest_wait),
+        IN_A_WORLD(a_window_that_two_hold_counts_for_both),
         IN_A_WORLD(windows_without_room_to_move_limit_a_sequence),
         cmocka_unit_test_teardown(random_lives_end_with_the_models_own_tokens, tell_seed),
     };
