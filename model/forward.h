@@ -23,7 +23,10 @@ struct batch_run {
     uint32_t first_row;
     uint32_t count;
     uint32_t position; /* of the first of them; positions before it have their K and V in pages already */
-    /* pages[class][p]: positions [16 p, 16 p + 16), up to the last position of the run; of class 1 only those in the window of `position` are looked at */
+    /*
+     * pages[class][p]: positions [16 p, 16 p + 16), up to the last position of the run. Of class 1, those before the window of
+     * `position` may be anything.
+     */
     uint8_t *const *pages[MODEL_PAGE_CLASSES];
 };
 
