@@ -124,6 +124,7 @@ static enum err start_process(struct supervisor *s, struct process *p, struct wh
     if (e)
         return e;
     p->rank = NOBODY;
+    p->ready_us = 0;
     p->built = p->assigned = false;
     supervisor_move_process(p, PROCESS_STARTING);
     p->watch = event_new(s->config.loop, p->child.pidfd, EV_READ | EV_PERSIST, on_gone, p);
@@ -134,10 +135,10 @@ static enum err start_process(struct supervisor *s, struct process *p, struct wh
     return OK;
 }
 
-/* As many live processes as ranks and spares. */
 void supervisor_keep_up_numbers(struct supervisor *s)
 {
-    uint32_t wanted = s->config.spares, alive = 0;
+    bool calm = s->lost_us == 0 || now_us() - s->lost_us > SPARE_AFTER_US; /* if not: the tick comes back here */
+    uint32_t wanted = calm ? s->config.spares : 0, alive = 0;
     for (uint32_t i = 0; i < s->rank_count; i++)
         wanted += !s->ranks[i].closed;
     for (uint32_t i = 0; i < s->slot_count; i++)
@@ -273,7 +274,7 @@ static void on_gone(evutil_socket_t fd, short what, void *arg)
 
 /* ---- messages in ---- */
 
-static void take_hello(struct supervisor *s, struct process *p)
+void supervisor_welcome(struct supervisor *s, struct process *p)
 {
     if (p->stage != PROCESS_STARTING)
         return;
@@ -347,7 +348,7 @@ static void take_report(struct supervisor *s, struct process *p)
 {
     const struct report *r = &s->report;
     if (r->kind == REPORT_HELLO) {
-        take_hello(s, p);
+        supervisor_welcome(s, p);
         return;
     }
     if (r->kind == REPORT_FAILED) {

@@ -176,6 +176,7 @@ void supervisor_lose_rank(struct supervisor *s, struct rank *rank, const char *h
              how);
     rank->process = NULL;
     rank->restarts++;
+    s->lost_us = now_us();
     supervisor_move_process(p, PROCESS_GONE);
     break_group(s, &s->groups[rank->group]);
 }
@@ -249,6 +250,7 @@ void supervisor_judge(struct supervisor *s, struct process *p, bool suspect)
     if (p->judged)
         return;
     p->judged = true;
+    worker_process_step_aside(&p->child);
     if (!suspect)
         return;
     break_groups_of(s, s->groups[p->group].node);

@@ -10,6 +10,7 @@ enum {
     TICK_US = 2000,                    /* how often life words are read while somebody computes */
     IDLE_TICK_US = 200 * 1000,         /* and otherwise: pidfds tell of deaths then */
     START_MOST_US = 120 * 1000 * 1000, /* from spawn to hello: mapping hundreds of GiB takes its time */
+    HELLO_MOST_US = 5 * 1000 * 1000,   /* from a slot that is ready to its hello, which may have been lost */
     JOIN_MOST_US = 10 * 1000 * 1000,   /* from assign to assigned, of ranks that have everything mapped */
     START_AGAIN_US = 500 * 1000,       /* after a process could not be made */
     START_DEATHS_MOST = 5,             /* workers that die in a row before their hello */
@@ -29,6 +30,7 @@ struct process {
     uint32_t group;       /* whose memory it maps before its hello, and later that of its rank */
     bool mapped;          /* it has said hello or joined since: nothing of that group is left to map */
     uint64_t since_us;    /* of the stage */
+    uint64_t ready_us;    /* when its slot was first seen to be ready, of one whose hello has not come; 0: not yet */
     bool built, assigned; /* answers to the group's last build and assign */
     bool served;          /* its group was up while it had its place: plans came to it */
     bool hung;            /* it was ended since it got nowhere, by its own fault */
@@ -71,6 +73,7 @@ struct supervisor {
     struct group_state groups[GROUPS_MAX];
     uint32_t start_deaths;   /* in a row, before a hello */
     uint64_t start_again_us; /* not before: a process could not be made */
+    uint64_t lost_us;        /* when a rank was lost last; 0: never */
     uint64_t hangs;
     uint64_t oom_kills; /* of our control group, when we last looked */
     bool closing, hopeless;
@@ -82,8 +85,10 @@ struct supervisor {
 
 /* ---- supervisor.c ---- */
 
-/* As many live processes as ranks and spares. */
+/* As many live processes as ranks and, a little later than a loss, spares. */
 void supervisor_keep_up_numbers(struct supervisor *s);
+/* It has everything mapped and waits for commands. */
+void supervisor_welcome(struct supervisor *s, struct process *p);
 /* Sends s->command. */
 void supervisor_send_command(struct supervisor *s, struct process *p);
 /* The next look at lives and hangs comes after that time. */

@@ -47,6 +47,25 @@ static bool judge_the_dead(struct supervisor *s)
     return any;
 }
 
+/* That it is ready a process says by a message, which may be lost, and in its slot. */
+static void welcome_the_unheard(struct supervisor *s)
+{
+    uint64_t now = now_us();
+    for (uint32_t i = 0; i < s->slot_count; i++) {
+        struct process *p = &s->processes[i];
+        /* relaxed: nothing is read through it; what it is told to do, it can do by then or says so */
+        if (p->stage != PROCESS_STARTING || atomic_load_explicit(&worker_slot_at(s->config.arena, p->slot)->state,
+                                                                 memory_order_relaxed) != WORKER_READY)
+            continue;
+        if (p->ready_us == 0)
+            p->ready_us = now;
+        if (now - p->ready_us < HELLO_MOST_US)
+            continue;
+        log_warn("worker process %d is ready, and its message that says so was lost", (int)p->child.pid);
+        supervisor_welcome(s, p);
+    }
+}
+
 void supervisor_check_lives(struct supervisor *s)
 {
     bool lost = false;
@@ -57,6 +76,7 @@ void supervisor_check_lives(struct supervisor *s)
             lost = true;
         }
     }
+    welcome_the_unheard(s);
     if (judge_the_dead(s) || lost) {
         supervisor_fill_groups(s);
         supervisor_keep_up_numbers(s);

@@ -1,17 +1,22 @@
 #include "coordinator/worker_process.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 extern char **environ;
+
+enum { LEAST_PRIORITY = 19 };
 
 /* All signals at their defaults, none blocked: what the coordinator does with signals is not the worker's affair. */
 static int spawn(pid_t *pid, const char *program, char *const argv[])
@@ -65,6 +70,27 @@ void worker_process_kill(const struct worker_process *p)
 {
     if (p->pid)
         kill(p->pid, SIGKILL);
+}
+
+/* Any of its threads may be the last to go, and that one unmaps. What is refused stays as it was: the others then wait a little. */
+void worker_process_step_aside(const struct worker_process *p)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/task", (int)p->pid);
+    DIR *threads = p->pid ? opendir(path) : NULL;
+    const struct dirent *entry;
+    cpu_set_t ours;
+    bool known = sched_getaffinity(0, sizeof ours, &ours) == 0;
+    while (threads && (entry = readdir(threads))) {
+        pid_t thread = (pid_t)strtol(entry->d_name, NULL, 10);
+        if (thread <= 0)
+            continue; /* "." and ".." */
+        setpriority(PRIO_PROCESS, (id_t)thread, LEAST_PRIORITY);
+        if (known)
+            sched_setaffinity(thread, sizeof ours, &ours);
+    }
+    if (threads)
+        closedir(threads);
 }
 
 /* What stands behind the name in /proc/PID/stat: "S ppid …", exit_code last (proc(5)); NULL: nothing. */

@@ -23,6 +23,12 @@ bool worker_process_reap(struct worker_process *p, int *status);
 
 void worker_process_kill(const struct worker_process *p);
 
+/*
+ * It is dead or as good as that: what is left of its end, the unmapping of much memory, is done on whatever core has time and not on the
+ * one that it stayed on while it lived. For how it ended nobody should be waiting any more.
+ */
+void worker_process_step_aside(const struct worker_process *p);
+
 /* True when somebody stopped it (SIGSTOP, a debugger): it does not hang by its own fault. */
 bool worker_process_is_stopped(const struct worker_process *p);
 

@@ -1,16 +1,20 @@
-/* affinity: see affinity.h. hwloc knows the machine's shape; the kernel may still say no. */
+/* affinity: see affinity.h. A few system calls and no file, so that it can be done by a worker that takes a dead one's place. */
 #include "worker/affinity.h"
 
-#include <hwloc.h>
-#include <pthread.h>
+#include <errno.h>
+#include <numaif.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "base/must.h"
-
-enum { LONG_SLICE_NS = 10 * 1000 * 1000 }; /* the usual one is some 3 ms */
+enum {
+    LONG_SLICE_NS = 10 * 1000 * 1000, /* the usual one is some 3 ms */
+    CPUS_MOST = 8192,                 /* the most that Linux can be built for */
+    NODES_MOST = 1024,                /* likewise */
+    WORD_BITS = 8 * sizeof(unsigned long),
+};
 
 uint32_t affinity_cores(void)
 {
@@ -19,39 +23,47 @@ uint32_t affinity_cores(void)
     return cores > 0 ? (uint32_t)cores : 1;
 }
 
-/* Looked at once: it takes some 40 ms and reads hundreds of files, too many for a worker that takes a dead one's place. */
-static pthread_once_t looked = PTHREAD_ONCE_INIT;
-static hwloc_topology_t machine; /* NULL: could not be looked at; stays until the process ends */
-
-static void look(void)
+static enum err pin_to_core(uint32_t cpu, struct why *why)
 {
-    if (hwloc_topology_init(&machine) != 0) {
-        machine = NULL;
-    } else if (hwloc_topology_load(machine) != 0) {
-        hwloc_topology_destroy(machine);
-        machine = NULL;
+    unsigned long mask[CPUS_MOST / WORD_BITS] = {0};
+    if (cpu < CPUS_MOST) {
+        mask[cpu / WORD_BITS] = 1ul << cpu % WORD_BITS;
+        if (syscall(SYS_sched_setaffinity, 0, sizeof mask, mask) == 0)
+            return OK;
+        if (errno != EINVAL)
+            return because_errno(why, ERR_IO, "could not stay on core %u", cpu);
     }
+    return because(why, ERR_INVALID, "could not stay on core %u: this machine has no such core, or it may not be used",
+                   cpu);
 }
 
-void affinity_look(void)
+/* Where there is one node only, a container that forbids to ask is no reason for a warning. */
+static bool has_other_nodes(uint32_t node)
 {
-    must(pthread_once(&looked, look) == 0);
+    unsigned long allowed[NODES_MOST / WORD_BITS] = {0};
+    if (get_mempolicy(NULL, allowed, NODES_MOST, NULL, MPOL_F_MEMS_ALLOWED) != 0)
+        return node > 0;
+    if (node < NODES_MOST)
+        allowed[node / WORD_BITS] &= ~(1ul << node % WORD_BITS);
+    for (uint32_t i = 0; i < NODES_MOST / WORD_BITS; i++)
+        if (allowed[i])
+            return true;
+    return false;
 }
 
-static enum err pin_to_core(hwloc_obj_t core, struct why *why)
+/* Of the core that the calling thread is on, and stays on. */
+static enum err take_memory_of_the_node(uint32_t cpu, struct why *why)
 {
-    if (hwloc_set_cpubind(machine, core->cpuset, HWLOC_CPUBIND_THREAD) != 0)
-        return because_errno(why, ERR_IO, "could not stay on core %u", core->os_index);
-    return OK;
-}
-
-static enum err bind_to_node_of(hwloc_obj_t core, struct why *why)
-{
-    if (hwloc_get_nbobjs_by_type(machine, HWLOC_OBJ_NUMANODE) < 2)
-        return OK; /* nothing to choose */
-    if (hwloc_set_membind(machine, core->nodeset, HWLOC_MEMBIND_BIND, HWLOC_MEMBIND_THREAD | HWLOC_MEMBIND_BYNODESET) !=
-        0)
-        return because_errno(why, ERR_IO, "could not take memory from the node of core %u", core->os_index);
+    unsigned long mask[NODES_MOST / WORD_BITS] = {0};
+    unsigned node;
+    if (getcpu(NULL, &node) != 0)
+        return because_errno(why, ERR_IO, "could not find out the node of core %u", cpu);
+    if (!has_other_nodes(node))
+        return OK;
+    if (node < NODES_MOST)
+        mask[node / WORD_BITS] = 1ul << node % WORD_BITS;
+    if (set_mempolicy(MPOL_BIND, mask, NODES_MOST) != 0)
+        return because_errno(why, ERR_IO, "could not take memory from the node of core %u", cpu);
     return OK;
 }
 
@@ -59,15 +71,8 @@ enum err affinity_pin(uint32_t cpu, struct why *why)
 {
     if (cpu == AFFINITY_ANY)
         return OK;
-    affinity_look();
-    if (!machine)
-        return because(why, ERR_IO, "could not look at the machine's cores");
-    hwloc_obj_t core = hwloc_get_pu_obj_by_os_index(machine, cpu);
-    if (!core)
-        return because(why, ERR_INVALID,
-                       "could not stay on core %u: this machine has no such core, or it may not be used", cpu);
-    enum err err = pin_to_core(core, why);
-    return err == OK ? bind_to_node_of(core, why) : err;
+    enum err err = pin_to_core(cpu, why);
+    return err == OK ? take_memory_of_the_node(cpu, why) : err;
 }
 
 /* The kernel's struct sched_attr, first version; the C library of Debian 12 does not have it, and the kernel's header clashes. */

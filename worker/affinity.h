@@ -14,12 +14,9 @@ enum { AFFINITY_ANY = UINT32_MAX };
 /* Cores that the calling thread may run on; at least 1. Ask before pinning. */
 uint32_t affinity_cores(void);
 
-/* Looks at the machine's cores, once in a process: affinity_pin needs no file afterwards. It does so itself if need be. */
-void affinity_look(void);
-
 /*
  * Pins the calling thread only to that core, as the system numbers it, and takes the memory that it touches first from now on
- * from the core's node. AFFINITY_ANY does nothing. Threads made later inherit both: make libzmq's before.
+ * from the core's node. Opens no file. AFFINITY_ANY does nothing. Threads made later inherit both: make libzmq's before.
  */
 enum err affinity_pin(uint32_t cpu, struct why *why);
 

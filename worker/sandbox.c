@@ -140,7 +140,7 @@ enum err sandbox_close_files(const struct arena *a, const char *model, struct wh
 static const int allowed_calls[] = {
     /* computing and waiting */
     SYS_futex, SYS_sched_yield, SYS_clock_gettime, SYS_gettimeofday, SYS_clock_nanosleep, SYS_nanosleep,
-    SYS_restart_syscall, SYS_sched_setaffinity, SYS_sched_getaffinity, SYS_set_mempolicy, SYS_get_mempolicy,
+    SYS_restart_syscall, SYS_sched_setaffinity, SYS_sched_getaffinity, SYS_set_mempolicy, SYS_get_mempolicy, SYS_getcpu,
     SYS_membarrier,
     /* a libzmq thread that starts late asks for its scheduling and sets it to the same: refused, it aborts */
     SYS_sched_getparam, SYS_sched_getscheduler, SYS_sched_setscheduler,

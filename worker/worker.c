@@ -23,6 +23,7 @@
 enum {
     WAIT_MS = 250,         /* for a command; then a sign of life and another look at the stop flag */
     TOUCH_BYTES = 4 << 20, /* of memory at a time, while idle: well under a millisecond */
+    TOUCH_WAIT_MS = 1,     /* in between: whoever computes on this core goes on */
     PROGRESS_US = 250 * 1000,
 };
 
@@ -83,7 +84,7 @@ static void send_report(struct worker *w)
     size_t length;
     enum err err = report_pack(&w->report, bytes, sizeof bytes, &length);
     must(err == OK); /* the longest report is a sentence of FAILED_TEXT_MAX bytes */
-    if (channel_send(w->channel, (struct channel_peer){0, 0}, bytes, length) != OK)
+    if (fault_point(FAULT_WORKER_REPORT) || channel_send(w->channel, (struct channel_peer){0, 0}, bytes, length) != OK)
         log_warn("a report was lost: the coordinator takes none; it will miss it and act");
 }
 
@@ -185,6 +186,14 @@ static enum err join_group(struct worker *w, uint32_t group, struct why *why)
     if (err != OK)
         drop_step(w);
     return err;
+}
+
+/* Before it is needed, so that a spare steps in at once. Where weights are still to be built, the step waits for them. */
+static enum err prepare_for(struct worker *w, uint32_t group, struct why *why)
+{
+    const struct arena *a = &w->at.arena;
+    enum err err = attach_join(&w->at, group, why);
+    return err == OK && arena_weights_built(a, a->geometry.group_node[group]) ? join_group(w, group, why) : err;
 }
 
 static void handle_assign(struct worker *w)
@@ -360,7 +369,7 @@ static enum err next_command(struct worker *w)
     size_t length;
     enum err err = channel_receive(w->channel, &from, w->bytes, sizeof w->bytes, &length);
     bool touching = err == ERR_BUSY && !w->at.borrowed && arena_touch_more(&w->at.arena, TOUCH_BYTES);
-    if (err == ERR_BUSY && channel_wait(w->channel, touching ? 0 : WAIT_MS) == OK)
+    if (err == ERR_BUSY && channel_wait(w->channel, touching ? TOUCH_WAIT_MS : WAIT_MS) == OK)
         err = channel_receive(w->channel, &from, w->bytes, sizeof w->bytes, &length);
     if (err != OK)
         return ERR_BUSY;
@@ -445,8 +454,6 @@ static enum err run_in_slot(struct worker *w, struct why *why)
 {
     w->slot = worker_slot_at(&w->at.arena, w->options->slot);
     worker_slot_trace(w->slot, EVENT_ENTERED, 0, 0);
-    if (w->options->pin)
-        affinity_look(); /* while files open */
     enum err err = w->options->sandbox ? sandbox_close_files(&w->at.arena, w->options->model, why) : OK;
     if (err == ERR_UNSUPPORTED) {
         log_info("%s; going on without", why->text);
@@ -460,7 +467,7 @@ static enum err run_in_slot(struct worker *w, struct why *why)
     w->cores = w->options->cores > 0 ? w->options->cores : affinity_cores();
     uint32_t group = w->options->group == WORKER_GROUP_NONE && w->at.arena.geometry.groups == 1 ? 0 : w->options->group;
     if (group != WORKER_GROUP_NONE)
-        err = attach_join(&w->at, group, why); /* mapped and touched before it is needed: a spare steps in at once */
+        err = prepare_for(w, group, why);
     if (err == OK && fault_point(FAULT_WORKER_HELLO))
         err = because(why, ERR_NOMEM, "could not say hello: a test wants it so");
     if (err == OK) {

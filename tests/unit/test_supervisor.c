@@ -495,6 +495,27 @@ static void a_process_that_cannot_be_made_is_tried_again_but_not_all_the_time(vo
     WAIT_FOR(s, spare_count(s) == 1);
 }
 
+static void one_that_is_ready_and_is_not_heard_is_missed_within_seconds(void **state)
+{
+    setenv("QUIRE_TEST_WORKER", "mute", 1);
+    struct stage *s = open_stage(state, 1, 1, 0);
+    WAIT_FOR(s, rank(s, 0).pid); /* the deadline is half of what a start may take */
+    unsetenv("QUIRE_TEST_WORKER");
+    WAIT_FOR(s, s->heard.ups[0] == 1); /* it could not be told either, and was replaced */
+    compute_token(s);
+}
+
+static void a_new_spare_leaves_the_cores_to_the_group_for_a_while(void **state)
+{
+    struct stage *s = open_stage(state, 1, 1, 1);
+    WAIT_FOR(s, s->heard.ups[0] == 1 && spare_count(s) == 1);
+    uint64_t killed_us = now_us();
+    kill(rank(s, 0).pid, SIGKILL);
+    WAIT_FOR(s, s->heard.ups[0] == 2);
+    WAIT_FOR(s, spare_count(s) == 1);
+    assert_true(now_us() - killed_us > SPARE_AFTER_US);
+}
+
 static void one_that_is_still_starting_is_ended_with_the_rest(void **state)
 {
     setenv("QUIRE_TEST_WORKER", "silent", 1);
@@ -502,6 +523,20 @@ static void one_that_is_still_starting_is_ended_with_the_rest(void **state)
 }
 
 #define ON_A_STAGE(test) cmocka_unit_test_teardown(test, close_stage)
+
+/* Enters its slot, is ready, and neither speaks nor listens. */
+static void be_mute(const struct worker_options *o)
+{
+    struct segment_home home;
+    struct arena arena;
+    struct why why;
+    if (segment_home_init(&home, o->name, o->shm_dir, &why) || arena_attach(&arena, &home, false, &why) ||
+        worker_slot_enter(&arena, o->slot, o->generation, &why))
+        return;
+    worker_slot_set_state(worker_slot_at(&arena, o->slot), WORKER_READY);
+    for (;;)
+        pause();
+}
 
 static int be_a_worker(int argc, char **argv)
 {
@@ -512,10 +547,12 @@ static int be_a_worker(int argc, char **argv)
     setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
     if (manner && strcmp(manner, "exit") == 0)
         return WORKER_EXIT_FAILED;
-    while (manner)
-        pause();
     if (worker_options_parse(&options, argc, argv, &why))
         return WORKER_EXIT_USAGE;
+    if (manner && strcmp(manner, "mute") == 0)
+        be_mute(&options);
+    while (manner)
+        pause();
     log_set_level(options.log_level);
     return worker_run(&options, &why) ? WORKER_EXIT_FAILED : WORKER_EXIT_STOPPED;
 }
@@ -538,6 +575,8 @@ int main(int argc, char **argv)
         ON_A_STAGE(a_group_without_ranks_is_lost_and_without_groups_there_is_no_hope),
         ON_A_STAGE(workers_that_cannot_start_are_not_started_for_ever),
         ON_A_STAGE(a_process_that_cannot_be_made_is_tried_again_but_not_all_the_time),
+        ON_A_STAGE(one_that_is_ready_and_is_not_heard_is_missed_within_seconds),
+        ON_A_STAGE(a_new_spare_leaves_the_cores_to_the_group_for_a_while),
         ON_A_STAGE(one_that_is_still_starting_is_ended_with_the_rest),
     };
     if (argc > 1 && strcmp(argv[1], "--name") == 0)

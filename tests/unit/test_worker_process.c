@@ -3,12 +3,14 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -95,6 +97,28 @@ static void how_it_died_is_known_before_it_is_reaped(void **state)
     assert_false(worker_process_peek(&p, &status)); /* nobody is there */
 }
 
+/* Its last work, the unmapping, is not to be felt by who computes. */
+static void one_that_steps_aside_may_be_anywhere_and_goes_last(void **state)
+{
+    (void)state;
+    cpu_set_t ours, one, its;
+    assert_int_equal(sched_getaffinity(0, sizeof ours, &ours), 0);
+    struct worker_process p = start("exec cat /dev/zero > /dev/null");
+    CPU_ZERO(&one);
+    for (size_t cpu = 0; CPU_COUNT(&one) == 0; cpu++)
+        if (CPU_ISSET(cpu, &ours))
+            CPU_SET(cpu, &one);
+    assert_int_equal(sched_setaffinity(p.pid, sizeof one, &one), 0);
+    worker_process_step_aside(&p);
+    assert_int_equal(sched_getaffinity(p.pid, sizeof its, &its), 0);
+    assert_true(CPU_EQUAL(&its, &ours));
+    assert_int_equal(getpriority(PRIO_PROCESS, (id_t)p.pid), 19);
+    worker_process_kill(&p);
+    end_of(&p);
+    worker_process_step_aside(&p); /* nobody is there: nothing happens */
+    assert_int_not_equal(getpriority(PRIO_PROCESS, 0), 19);
+}
+
 static void it_inherits_nothing_of_ours(void **state)
 {
     (void)state;
@@ -156,6 +180,7 @@ int main(void)
         cmocka_unit_test(a_kill_from_outside_is_not_suspect),
         cmocka_unit_test(a_fault_is_suspect),
         cmocka_unit_test(how_it_died_is_known_before_it_is_reaped),
+        cmocka_unit_test(one_that_steps_aside_may_be_anywhere_and_goes_last),
         cmocka_unit_test(it_inherits_nothing_of_ours),
         cmocka_unit_test(one_that_was_stopped_is_known),
         cmocka_unit_test(a_program_that_is_not_there_gives_one_sentence),
