@@ -50,10 +50,10 @@ def run_quire(*words, input=None, timeout=PATIENCE_S, **more):
 class Server:
     """One `quire serve`. Its log is read as it comes and kept in .log."""
 
-    def __init__(self, *options, model=SMOLLM2, name=None, wait=True, program=QUIRE):
+    def __init__(self, *options, model=SMOLLM2, name=None, wait=True, program=None):
         self.name = name or fresh_name()
         self.log = ""
-        command = [program, "serve", "-m", model, "--port", "0", "--name", self.name, *options]
+        command = [program or QUIRE, "serve", "-m", model, "--port", "0", "--name", self.name, *options]
         self.process = subprocess.Popen([str(word) for word in command], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
         os.set_blocking(self.process.stderr.fileno(), False)
         try:
