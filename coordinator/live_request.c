@@ -281,10 +281,13 @@ static void send_failure(struct live_request *r)
     for (uint32_t i = 0; i < r->count; i++)
         if (r->live[i].answer.text.failed)
             api_no_memory(&e);
+    if (s->scratch.failed)
+        api_no_memory(&e);
     if (r->streaming) {
         text_clear(&s->scratch);
         api_error_write_event(&s->scratch, &e);
-        http_stream_write(r->http, s->scratch.at, s->scratch.length);
+        if (!s->scratch.failed) /* without memory for that either, the missing [DONE] tells */
+            http_stream_write(r->http, s->scratch.at, s->scratch.length);
         http_stream_end(r->http);
     } else {
         reply_error(s, r->http, &e, NULL);
@@ -299,6 +302,11 @@ static void send_stream(struct live_request *r)
     while (http_stream_writable(r->http)) {
         text_clear(&s->scratch);
         bool done = api_stream_write(&s->scratch, &answer, r->sent, PIECE_BYTES);
+        if (s->scratch.failed) { /* half an event helps nobody */
+            r->failed = true;
+            send_failure(r);
+            return;
+        }
         if (s->scratch.length) {
             http_stream_write(r->http, s->scratch.at, s->scratch.length);
             r->sent_us = now_us();

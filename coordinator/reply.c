@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "base/log.h"
+
 enum { EXTRA_MOST = 8 };
 
 /* What is said when there is no memory to say more. */
@@ -77,6 +79,7 @@ void reply_error(struct server *s, struct http_request *http, const struct api_e
         add(&x, "WWW-Authenticate", "Bearer");
     if (allow)
         add(&x, "Allow", allow);
+    log_debug("%s is answered %d: %s", http->peer, e->status, e->message);
     api_error_write(&body, e);
     if (body.failed)
         send_reply(s, http, e->status < 500 ? 500 : e->status, "application/json", no_memory, sizeof no_memory - 1, &x);

@@ -75,6 +75,11 @@ class Loading(unittest.TestCase):
         with Server(*SMALL, "--host", "::1") as server:
             self.assertRegex(server.log, r"listening on http://\[::1\]:\d+/, 1 worker in 1 group\n")
 
+    def test_who_looks_closely_sees_why_a_request_was_refused(self):
+        with Server(*SMALL, "--log-level", "debug") as server:
+            server.post(TEXT, {"prompt": "x", "max_tokens": -3})
+            server.wait_log(r"debug 127.0.0.1 is answered 400: max_tokens must be at least 0, not -3")
+
     def test_others_are_let_in_only_with_keys(self):
         done = run_quire("serve", "-m", SMOLLM2, "--host", "0.0.0.0", "--port", "0", "--name", fresh_name())
         self.assertEqual(done.returncode, 2)  # wrong usage
