@@ -3,8 +3,8 @@
 
     bench/recovery.py [--kv-memory 8G] [--times 40] [--only worker,coordinator,peer] [--output FILE.md]
 
-One session of a long prompt decodes. A process gets SIGKILL at a random moment, and what counts is the time from there to the end of the
-silence that its client hears: to the first token behind the longest pause. Workers are replaced by the coordinator; the coordinator and the
+One session of a long prompt decodes. A process gets SIGKILL at a random moment, and what counts is the longest pause that its client hears
+from there on, within its next 24 tokens. Workers are replaced by the coordinator; the coordinator and the
 peer are started again at once by the same command. The client of quire picks its answer up by its id and Last-Event-ID; the client of
 the peer has to send prompt and answer so far again, since nothing of the session is left there.
 """
@@ -124,18 +124,17 @@ class Session(threading.Thread):
                 return
 
     def silence_behind(self, moment):
-        """Seconds from the moment to the end of the longest pause that began before it or soon after, once tokens flow again."""
+        """The longest pause, in seconds from the moment on or from a token behind it, once tokens flow again: what a reader waits."""
 
         def flows():
             if self.problem:
                 raise SystemExit(f"the session broke: {self.problem}")
             heard = list(self.heard)
             behind = [t for t in heard if t > moment]
-            return len(behind) >= 24 and [max(t for t in heard if t <= moment), *behind]
+            return len(behind) >= 24 and [moment, *behind]
 
         times = wait_until("the session goes on", flows, SILENCE_S)[:25]
-        longest = max(range(len(times) - 1), key=lambda i: times[i + 1] - times[i])
-        return times[longest + 1] - moment
+        return max(after - before for before, after in zip(times, times[1:], strict=False))
 
 
 class OurSession(Session):
