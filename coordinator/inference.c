@@ -21,7 +21,7 @@ enum {
     LEFTOVER_MOST_US = 30 * 1000 * 1000, /* for a worker with hundreds of GiB mapped to end */
     LEFTOVER_POLL_MS = 100,
     WORKER_SLOTS_LEAST = 64, /* a KiB each: the next server may have more workers, in the same memory */
-    DOES_WELL_STEPS = 8,     /* answered, behind a takeover: whatever killed its owners is not in this memory */
+    DOES_WELL_STEPS = 8, /* answered: what killed a memory's owners before, in its first steps if ever, is not in it */
 };
 
 /* ---- hooks between scheduler, supervisor and owner ---- */
@@ -109,8 +109,6 @@ static void step_done(void *world, uint32_t group, uint32_t epoch, uint64_t step
         supervisor_fail_group(f->supervisor, group, why.text);
         return;
     }
-    if (f->adopted && scheduler_counters(f->scheduler)->steps == DOES_WELL_STEPS)
-        arena_does_well(&f->arena);
     scheduler_turn(f->scheduler, now_us()); /* the next plan first, then the clients */
     f->hooks.stepped(f->hooks.owner, compute_us);
 }
@@ -143,6 +141,12 @@ static void on_turn(evutil_socket_t fd, short what, void *arg)
 void inference_wake(struct inference *f)
 {
     event_active(f->turn, EV_READ, 0);
+}
+
+void inference_note_health(struct inference *f, bool owes)
+{
+    if (f->ready && (!owes || scheduler_counters(f->scheduler)->steps >= DOES_WELL_STEPS))
+        arena_does_well(&f->arena);
 }
 
 /* ---- how much of everything ---- */

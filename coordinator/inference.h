@@ -57,6 +57,13 @@ enum err inference_open(struct inference *f, struct event_base *loop, const stru
                         const struct inference_hooks *hooks, struct why *why);
 void inference_close(struct inference *f);
 
+/*
+ * The one rule of who does well with a memory that it took over (arena_does_well): a memory kills its owner at the takeover or while it answers
+ * on, so that an owner that is ready, and owes no answer or has answered some steps, dies of something else. To be asked after steps and
+ * once in a while. (A clean end that keeps the memory says the same of itself.)
+ */
+void inference_note_health(struct inference *f, bool owes);
+
 /* Something changed for the scheduler: it gets a turn before the loop waits again. */
 void inference_wake(struct inference *f);
 

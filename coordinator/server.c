@@ -19,7 +19,6 @@
 
 enum {
     HELPER_THREADS = 2,
-    DOES_WELL_US = 10 * 1000 * 1000, /* a server that lives so long is not killed by the memory that it took over */
     DESCRIPTORS_ENOUGH = 1 << 17,
     ADDRESS_BYTES = 256, /* of the address that is printed */
 };
@@ -67,12 +66,9 @@ static void on_drain_deadline(evutil_socket_t fd, short what, void *arg)
     finish_when_idle(s);
 }
 
-/* A memory kills its owner at the takeover or while it answers on: an owner past both dies of something else. */
-static void note_doing_well(struct server *s)
+static void note_health(struct server *s)
 {
-    bool answered_all = live_requests_count(s) == 0;
-    if (s->phase == SERVER_READY && (answered_all || now_us() - s->started_us > DOES_WELL_US))
-        arena_does_well(&s->inference.arena);
+    inference_note_health(&s->inference, live_requests_count(s) > 0);
 }
 
 /* http://HOST:PORT/, as one pastes it: an IPv6 address stands in brackets. */
@@ -93,7 +89,7 @@ static void on_ready(void *owner)
     s->phase = SERVER_READY;
     char url[ADDRESS_BYTES];
     log_info("ready after %.1f s: %s", (double)(now_us() - s->started_us) * 1e-6, address(s, url));
-    note_doing_well(s);
+    note_health(s);
 }
 
 static void on_stepped(void *owner, uint64_t step_us)
@@ -101,7 +97,7 @@ static void on_stepped(void *owner, uint64_t step_us)
     struct server *s = owner;
     metrics_observe(&s->metrics, step_time, (double)step_us * 1e-6);
     live_requests_flush(s);
-    note_doing_well(s);
+    note_health(s);
     finish_when_idle(s);
 }
 
@@ -137,7 +133,7 @@ static void on_second(evutil_socket_t fd, short what, void *arg)
     struct server *s = arg;
     live_requests_ping(s, now_us());
     live_requests_expire(s, now_us());
-    note_doing_well(s);
+    note_health(s);
     finish_when_idle(s);
 }
 
