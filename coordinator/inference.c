@@ -331,11 +331,18 @@ static enum err end_leftover_workers(const struct inspection *found, struct why 
 
 /*
  * A default that was chosen from what was free then is not chosen anew: the memory in question is the dead server's. So it is with places
- * for workers, as long as there are enough: what pages hold does not depend on how many computed it.
+ * for workers and for groups, as long as there are enough: what pages hold does not depend on how many computed it, and a group has
+ * nothing in the memory but room for its work.
  */
 static void choose_same_sizes(const struct serve_options *o, const struct arena_geometry *left,
                               struct arena_geometry *wanted)
 {
+    bool same_nodes = left->nodes == wanted->nodes && left->groups >= wanted->groups &&
+                      memcmp(left->group_node, wanted->group_node, wanted->groups) == 0;
+    if (same_nodes && left->groups > wanted->groups) {
+        wanted->groups = left->groups; /* the last ones stay empty */
+        memcpy(wanted->group_node, left->group_node, sizeof wanted->group_node);
+    }
     if (left->worker_slots > wanted->worker_slots)
         wanted->worker_slots = left->worker_slots;
     if (!o->kv_memory && left->nodes == wanted->nodes &&

@@ -247,6 +247,32 @@ static enum err check_header(const struct segment *table, const char *name, stru
     return OK;
 }
 
+/* Names the first size in which they differ. */
+static enum err check_same_sizes(const char *name, const struct arena_geometry *has, const struct arena_geometry *wants,
+                                 struct why *why)
+{
+    const struct {
+        const char *what;
+        uint64_t has, wants;
+    } sizes[] = {
+        {"memory nodes", has->nodes, wants->nodes},
+        {"worker groups (--groups)", has->groups, wants->groups},
+        {"worker slots (--workers, --spares)", has->worker_slots, wants->worker_slots},
+        {"session slots (--session-slots)", has->session_slots, wants->session_slots},
+        {"tokens of context (--ctx)", has->context, wants->context},
+        {"pages on a node (--kv-memory)", has->pages_per_node[0], wants->pages_per_node[0]},
+        {"bytes in a page", has->page_bytes[0], wants->page_bytes[0]},
+    };
+    if (memcmp(has, wants, sizeof *has) == 0)
+        return OK;
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
+        if (sizes[i].has != sizes[i].wants)
+            return because(why, ERR_FORMAT,
+                           "the memory of server \"%s\" has other sizes than asked for now: %llu %s, not %llu", name,
+                           (unsigned long long)sizes[i].has, sizes[i].what, (unsigned long long)sizes[i].wants);
+    return because(why, ERR_FORMAT, "the memory of server \"%s\" has other sizes than asked for now", name);
+}
+
 static enum err check_same_server(const struct arena *a, uint64_t model_hash, const void *model, struct why *why)
 {
     const struct arena_header *h = header_of(a);
@@ -267,8 +293,9 @@ static enum err check_same_server(const struct arena *a, uint64_t model_hash, co
             why, ERR_FORMAT,
             "the memory of server \"%s\" belongs to another model, build or arithmetic (hash %016llx, now %016llx)",
             a->home.name, (unsigned long long)h->model_hash, (unsigned long long)model_hash);
-    if (memcmp(&h->geometry, &a->geometry, sizeof a->geometry) != 0)
-        return because(why, ERR_FORMAT, "the memory of server \"%s\" has other sizes than asked for now", a->home.name);
+    enum err err = check_same_sizes(a->home.name, &h->geometry, &a->geometry, why);
+    if (err != OK)
+        return err;
     if (a->table.bytes != a->layout.table_bytes)
         return because(why, ERR_FORMAT, "the table of server \"%s\" has %llu bytes where %llu are expected",
                        a->home.name, (unsigned long long)a->table.bytes, (unsigned long long)a->layout.table_bytes);

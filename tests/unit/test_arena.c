@@ -174,6 +174,7 @@ static void doubtful_memory_is_refused_with_the_reason(void **state)
     assert_non_null(strstr(why.text, "another model"));
     assert_int_equal(adopt_after(NULL, &other, SMALL_MODEL_HASH, &why), ERR_FORMAT);
     assert_non_null(strstr(why.text, "other sizes"));
+    assert_non_null(strstr(why.text, "session slots (--session-slots), not"));
 }
 
 static void a_worker_refuses_damaged_memory(void **state)
