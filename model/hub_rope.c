@@ -20,10 +20,10 @@ static float *make_factors(struct hub_translation *t, uint32_t lists, uint32_t p
 {
     if (t->err != OK)
         return NULL;
-    float *factors = malloc((size_t)lists * pairs * sizeof *factors);
-    if (!factors)
+    t->hub->rope_factors = malloc((size_t)lists * pairs * sizeof *t->hub->rope_factors);
+    if (!t->hub->rope_factors)
         t->err = because(t->why, ERR_NOMEM, "no memory for %u RoPE factors", lists * pairs);
-    return t->hub->rope_factors = factors;
+    return t->hub->rope_factors;
 }
 
 static void put_factors(struct hub_translation *t, const char *name, const float *factors, uint32_t pairs)

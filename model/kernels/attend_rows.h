@@ -30,14 +30,14 @@ SPECIALISED void score_rows(const struct attention *a, enum kv_type type, const 
 SPECIALISED void scores(const struct attention *a, enum kv_type type, const float *const *q, uint32_t rows,
                         uint32_t first, uint32_t last, float *score)
 {
-    for (uint32_t done; rows > 0; rows -= done, q += done, score += done * ATTENTION_GRID)
+    for (uint32_t done = 0; rows > 0; rows -= done, q += done, score += done * ATTENTION_GRID)
         ROW_COUNTS(SCORE) must_not_reach();
 }
 
 SPECIALISED void weigh(const struct attention *a, enum kv_type type, const float *score, uint32_t rows, uint32_t first,
                        uint32_t last, float *o)
 {
-    for (uint32_t done; rows > 0; rows -= done, score += done * ATTENTION_GRID, o += done * a->head_dim)
+    for (uint32_t done = 0; rows > 0; rows -= done, score += done * ATTENTION_GRID, o += done * a->head_dim)
         ROW_COUNTS(WEIGH) must_not_reach();
 }
 
