@@ -167,7 +167,7 @@ check-faults: ## Lets the nth allocation, descriptor, mapping, process, send and
 	@$(MAKE) $(jobs) all $(OUT)/tests/faults/nth_call.so
 	@QUIRE_LONG=1 QUIRE_ROOT=$(CURDIR) QUIRE_BUILD=$(abspath $(BUILD)) tests/faults/run_faults $(ARGS)
 
-check-sim: $(OUT)/tests/unit/test_scheduler ## Lives N lives of the scheduler in a made-up world, each from a seed that it prints.
+check-sim: $(OUT)/tests/unit/test_scheduler_lives ## Lives N lives of the scheduler in a made-up world, each from a seed that it prints.
 	@QUIRE_LIVES=$(N) QUIRE_ROOT=$(CURDIR) $(abspath $<)
 
 soak: ## Kills, stops and starts a server again under load for T=3600 seconds, compares every token, records it in tests/results/.

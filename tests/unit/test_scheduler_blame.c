@@ -1,26 +1,10 @@
 /* A sequence that ends workers is found out; nobody else is, and all others get every token. */
 #include "coordinator/scheduler.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <cmocka.h>
 
-#include "tests/support/fake_world.h"
-
-static int close_world(void **state)
-{
-    if (*state)
-        fake_world_close(*state);
-    return 0;
-}
-
-static struct fake_world *world_of(void **state, struct fake_sizes sizes)
-{
-    *state = fake_world_open(&sizes);
-    return *state;
-}
+#include "tests/support/fake_world_case.h"
 
 static struct client *ask_for_poison(struct fake_world *w, uint32_t count, uint32_t at)
 {
@@ -191,8 +175,6 @@ static void what_is_killed_whenever_it_is_computed_gets_less_to_do_and_then_an_e
     fake_settle(w);
     assert_true(fake_pages_are_free(w));
 }
-
-#define IN_A_WORLD(test) cmocka_unit_test_teardown(test, close_world)
 
 int main(void)
 {

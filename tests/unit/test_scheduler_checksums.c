@@ -1,27 +1,11 @@
 /* Pages in doubt: nobody reads one whose bytes are not what was computed. The fake world's workers compare all that they read. */
 #include "coordinator/scheduler.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <cmocka.h>
 
 #include "shm/sequence_table.h"
-#include "tests/support/fake_world.h"
-
-static int close_world(void **state)
-{
-    if (*state)
-        fake_world_close(*state);
-    return 0;
-}
-
-static struct fake_world *world_of(void **state, struct fake_sizes sizes)
-{
-    *state = fake_world_open(&sizes);
-    return *state;
-}
+#include "tests/support/fake_world_case.h"
 
 static page_id page_of_class(const struct client *c, uint32_t page_class, uint32_t index)
 {
@@ -281,8 +265,6 @@ static void a_window_that_a_new_coordinator_takes_over_is_looked_at_first(void *
     fake_must_have_all(c, FINISH_LENGTH);
     assert_int_equal(scheduler_counters(w->s)->damaged, 1);
 }
-
-#define IN_A_WORLD(test) cmocka_unit_test_teardown(test, close_world)
 
 int main(void)
 {
