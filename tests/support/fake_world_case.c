@@ -6,7 +6,7 @@ struct fake_world *world_of(void **state, struct fake_sizes sizes)
     return *state;
 }
 
-struct fake_world *world(void **state)
+struct fake_world *plain_world(void **state)
 {
     return world_of(state, (struct fake_sizes){0});
 }

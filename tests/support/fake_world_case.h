@@ -11,7 +11,7 @@
 
 /* The test's world, to be opened once. */
 struct fake_world *world_of(void **state, struct fake_sizes sizes);
-struct fake_world *world(void **state);
+struct fake_world *plain_world(void **state);
 
 /* The teardown: everybody must have ended. */
 int close_world(void **state);

@@ -11,7 +11,7 @@
 
 static void continuous_admits_to_free_slots(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     for (uint32_t i = 0; i < 5; i++)
         fake_ask(w, i, 20, 30);
     fake_turn(w);
@@ -26,7 +26,7 @@ static void continuous_admits_to_free_slots(void **state)
 
 static void continuous_evicts_on_complete(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     struct client *brief = fake_ask(w, 1, 20, 3), *patient = fake_ask(w, 2, 20, 40);
     fake_turn(w);
     while (!brief->ended)
@@ -54,7 +54,7 @@ static void continuous_respects_max_slots(void **state)
 
 static void continuous_prefill_then_decode(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     struct client *c = fake_ask(w, 1, 40, 3);
     assert_int_equal(c->sequence->state, SEQUENCE_WAITING);
     fake_turn(w);
@@ -69,7 +69,7 @@ static void continuous_prefill_then_decode(void **state)
 
 static void continuous_interleaved_requests(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     for (uint32_t i = 0; i < 40; i++) {
         fake_ask(w, i, 1 + i * 7 % 60, 1 + i * 5 % 17);
         fake_turn(w);
@@ -107,7 +107,7 @@ static void the_one_that_waits_longest_comes_first(void **state)
 
 static void prefill_processes_full_prompt(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     struct client *c = fake_ask(w, 1, 700, 1);
     fake_settle(w);
     fake_must_have_all(c, FINISH_LENGTH);
@@ -117,7 +117,7 @@ static void prefill_processes_full_prompt(void **state)
 
 static void prefill_populates_kv_cache(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     struct client *c = fake_ask(w, 1, 70, 20);
     fake_turn(w);
     fake_step(w);
@@ -132,7 +132,7 @@ static void prefill_populates_kv_cache(void **state)
 
 static void decode_uses_prefill_kv(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     struct client *c = fake_ask(w, 1, 70, 20);
     fake_settle(w);
     fake_must_have_all(c, FINISH_LENGTH);
@@ -143,7 +143,7 @@ static void decode_uses_prefill_kv(void **state)
 
 static void decode_respects_max_tokens(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     for (uint32_t most = 1; most < 40; most++) {
         struct client *c = fake_ask(w, most, 10, most);
         c->keep = false;
@@ -164,7 +164,7 @@ static void the_context_ends_a_sequence(void **state)
 
 static void a_stop_id_ends_a_sequence(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     struct client *c = fake_client(w, 1, 30, 50);
     c->stop_id = fake_token(c, 17);
     assert_int_equal(fake_submit(c, NULL), OK);
@@ -175,7 +175,7 @@ static void a_stop_id_ends_a_sequence(void **state)
 
 static void an_owner_that_says_stop_ends_its_sequence(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     struct client *c = fake_client(w, 1, 30, 50);
     c->stop_after = 5;
     assert_int_equal(fake_submit(c, NULL), OK);
@@ -185,7 +185,7 @@ static void an_owner_that_says_stop_ends_its_sequence(void **state)
 
 static void nothing_to_compute_ends_at_once(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     struct client *c = fake_ask(w, 1, 30, 0);
     fake_turn(w);
     fake_must_have_all(c, FINISH_LENGTH);
@@ -194,7 +194,7 @@ static void nothing_to_compute_ends_at_once(void **state)
 
 static void each_prompt_token_is_scored_once(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     for (uint32_t count = 2; count < 70; count += 13)
         for (uint32_t most = 0; most < 3; most++) {
             struct client *c = fake_client(w, 1, count, most);
@@ -208,7 +208,7 @@ static void each_prompt_token_is_scored_once(void **state)
 
 static void a_long_prompt_is_scored_in_chunks(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     struct client *speaker = fake_ask(w, 5, 4, 60), *c = fake_client(w, 1, 900, 2);
     c->score = true;
     assert_int_equal(fake_submit(c, NULL), OK);
@@ -219,7 +219,7 @@ static void a_long_prompt_is_scored_in_chunks(void **state)
 
 static void one_token_has_nothing_to_score(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     struct client *c = fake_client(w, 1, 1, 0);
     c->score = true;
     assert_int_equal(fake_submit(c, NULL), OK);
@@ -278,7 +278,7 @@ static void free_slots_are_no_queue(void **state)
 
 static void a_cancelled_sequence_frees_its_pages_within_two_steps(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     for (uint32_t steps = 0; steps < 6; steps++) /* waiting, prefill, decode; with and without plans in flight */
         for (uint32_t turn = 0; turn < 2; turn++) {
             struct client *c = fake_ask(w, 10 * steps + turn, 600, 100);
@@ -298,7 +298,7 @@ static void a_cancelled_sequence_frees_its_pages_within_two_steps(void **state)
 
 static void one_sequence_is_cleared_without_touching_the_others(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     struct client *stays = fake_ask(w, 1, 50, 60), *leaves = fake_ask(w, 1, 50, 60), *third = fake_ask(w, 2, 33, 60);
     fake_turn(w);
     for (uint32_t i = 0; i < 20; i++)

@@ -9,7 +9,7 @@
 
 static void a_prompt_finds_its_beginning_in_pages(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     for (uint32_t count = 1; count < 70; count++) {
         struct client *first = fake_ask(w, count, count, 1);
         fake_settle(w);
@@ -22,7 +22,7 @@ static void a_prompt_finds_its_beginning_in_pages(void **state)
 
 static void an_answer_is_found_by_the_next_turn_of_the_chat(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     struct client *first = fake_ask(w, 1, 40, 40);
     fake_settle(w);
     struct client *second = fake_client(w, 1, 90, 5);
@@ -35,7 +35,7 @@ static void an_answer_is_found_by_the_next_turn_of_the_chat(void **state)
 
 static void tenants_do_not_share(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     for (uint64_t salt = 0; salt < 3; salt++)
         for (uint32_t again = 0; again < 2; again++) {
             struct client *c = fake_client(w, 1, 50, 5);
@@ -48,7 +48,7 @@ static void tenants_do_not_share(void **state)
 
 static void scores_are_computed_and_not_found(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     fake_ask(w, 1, 50, 1);
     fake_settle(w);
     struct client *c = fake_client(w, 1, 50, 1);
@@ -61,7 +61,7 @@ static void scores_are_computed_and_not_found(void **state)
 
 static void who_needs_a_page_that_is_being_made_waits_for_it(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     struct client *first = fake_ask(w, 1, 600, 5);
     fake_turn(w);
     struct client *second = fake_ask(w, 1, 600, 5), *other = fake_ask(w, 2, 20, 5);
@@ -77,7 +77,7 @@ static void who_needs_a_page_that_is_being_made_waits_for_it(void **state)
 
 static void who_waits_for_a_page_goes_on_when_its_maker_leaves(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     struct client *first = fake_ask(w, 1, 600, 5);
     fake_turn(w);
     struct client *second = fake_ask(w, 1, 600, 5);

@@ -44,7 +44,7 @@ static void tokens_are_the_same_wherever_a_worker_dies(void **state)
 
 static void who_is_cancelled_while_a_group_is_down_keeps_its_pages_until_it_stands(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     struct client *c = fake_ask(w, 1, 40, 100);
     fall_after(w, 5, 0, true);
     fake_cancel(c);
@@ -55,7 +55,7 @@ static void who_is_cancelled_while_a_group_is_down_keeps_its_pages_until_it_stan
 
 static void results_of_a_void_plan_are_ignored(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     struct client *c = fake_ask(w, 1, 40, 10);
     struct why why;
     fake_turn(w);
@@ -73,7 +73,7 @@ static void results_of_a_void_plan_are_ignored(void **state)
 
 static void a_spoiled_result_voids_the_step_and_loses_no_token(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     struct client *a = fake_ask(w, 1, 40, 10), *b = fake_client(w, 2, 40, 10);
     b->score = true;
     assert_int_equal(fake_submit(b, NULL), OK);
@@ -172,7 +172,7 @@ static void shared_pages_of_another_node_cannot_lock_two_nodes(void **state)
 
 static void sessions_and_pages_outlive_their_coordinator(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     struct client *c[3];
     for (uint32_t i = 0; i < 3; i++)
         c[i] = fake_ask(w, i, 100, 60);
@@ -213,7 +213,7 @@ static void who_waits_outlives_the_coordinator_too_as_long_as_there_are_slots(vo
 
 static void a_parked_sequence_goes_on_in_its_slot(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     struct client *c = fake_ask(w, 1, 40, 30);
     struct why why;
     fake_turn(w);

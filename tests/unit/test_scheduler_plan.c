@@ -1,37 +1,16 @@
 /* What a step does: who is in it, how much of a prompt, and what the next one may begin with. */
 #include "coordinator/scheduler_internal.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <cmocka.h>
 
-#include "tests/support/fake_world.h"
-
-static int close_world(void **state)
-{
-    if (*state)
-        fake_world_close(*state);
-    return 0;
-}
-
-static struct fake_world *world_of(void **state, struct fake_sizes sizes)
-{
-    *state = fake_world_open(&sizes);
-    return *state;
-}
-
-static struct fake_world *world(void **state)
-{
-    return world_of(state, (struct fake_sizes){0});
-}
+#include "tests/support/fake_world_case.h"
 
 /* ---- who is in a step ---- */
 
 static void those_who_speak_come_before_prompts(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     struct client *speakers[3];
     for (uint32_t i = 0; i < 3; i++)
         speakers[i] = fake_ask(w, i, 10, 50);
@@ -52,7 +31,7 @@ static void those_who_speak_come_before_prompts(void **state)
 
 static void two_plans_are_in_flight_at_the_most(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     fake_ask(w, 2, 900, 20);
     for (uint32_t i = 0; i < 4; i++)
         fake_turn(w);
@@ -62,7 +41,7 @@ static void two_plans_are_in_flight_at_the_most(void **state)
 
 static void the_second_plan_begins_with_what_the_first_one_draws(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     struct client *a = fake_ask(w, 1, 20, 9), *b = fake_ask(w, 2, 30, 9);
     fake_turn(w);
     const struct step_plan *first = &w->groups[0].plans[0], *second = &w->groups[0].plans[1];
@@ -82,7 +61,7 @@ static void the_second_plan_begins_with_what_the_first_one_draws(void **state)
 
 static void the_last_token_is_not_fed_back(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     fake_ask(w, 1, 20, 1);
     fake_turn(w);
     assert_int_equal(w->groups[0].plan_count, 1);
@@ -92,7 +71,7 @@ static void the_last_token_is_not_fed_back(void **state)
 
 static void a_scored_row_has_an_entry_for_each_position(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     struct client *c = fake_client(w, 1, 20, 5), *d = fake_client(w, 2, 20, 0);
     c->score = d->score = true;
     assert_int_equal(fake_submit(c, NULL), OK);
@@ -169,7 +148,7 @@ static void alone_a_prompt_takes_whole_steps(void **state)
 
 static void several_prompts_share_a_step(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     for (uint32_t i = 0; i < 4; i++)
         fake_ask(w, i, 100, 1);
     fake_turn(w);
@@ -241,7 +220,7 @@ static void a_few_prompt_tokens_teach_nothing(void **state)
 
 static void a_plan_says_how_long_it_should_take(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     uint64_t since, planned;
     assert_false(scheduler_in_flight(w->s, 0, &since, &planned));
     w->now = 77;
@@ -254,8 +233,6 @@ static void a_plan_says_how_long_it_should_take(void **state)
     assert_int_equal(planned, 1000 + 100 * 10);
     fake_settle(w);
 }
-
-#define IN_A_WORLD(test) cmocka_unit_test_teardown(test, close_world)
 
 int main(void)
 {

@@ -34,7 +34,7 @@ static void a_long_sequence_holds_the_pages_of_its_window_and_no_more(void **sta
 
 static void a_model_without_windows_has_one_class(void **state)
 {
-    struct fake_world *w = world(state);
+    struct fake_world *w = plain_world(state);
     struct client *c = fake_ask(w, 1, 100, 10);
     fake_settle(w);
     fake_must_have_all(c, FINISH_LENGTH);
