@@ -81,7 +81,7 @@ enum {
         1000, /* a group hangs when for this long, and ten times the plan of its step, no rank got anywhere */
     HANG_FACTOR = 10,
     SPARE_AFTER_US = 250 * 1000,  /* behind the loss of a rank a new spare leaves the cores to the group for so long */
-    STOPPED_MOST_US = 500 * 1000, /* a rank that somebody stopped (SIGSTOP) is waited for this long */
+    STOPPED_MOST_US = 100 * 1000, /* a rank that somebody stopped (SIGSTOP) is waited for this long */
 };
 
 /* Worker slots that an arena needs for so many workers and spares: the dead keep theirs until they are reaped. */

@@ -8,6 +8,7 @@
 
 enum {
     TICK_US = 2000,                    /* how often life words are read while somebody computes */
+    LOOK_US = 20 * 1000,               /* how often a group that is quiet is asked whether somebody stopped its ranks */
     IDLE_TICK_US = 200 * 1000,         /* and otherwise: pidfds tell of deaths then */
     START_MOST_US = 120 * 1000 * 1000, /* from spawn to hello: mapping hundreds of GiB takes its time */
     HELLO_MOST_US = 5 * 1000 * 1000,   /* from a slot that is ready to its hello, which may have been lost */
@@ -58,6 +59,7 @@ struct group_state {
     uint32_t node;
     uint32_t first_rank, rank_count; /* in ranks; closed ones included */
     uint64_t since_us;
+    uint64_t looked_us;            /* whether its ranks are stopped */
     uint64_t arrivals, arrived_us; /* sum of the ranks' arrival words, and when it last moved */
 };
 

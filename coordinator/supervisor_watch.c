@@ -99,8 +99,9 @@ static void note_arrivals(struct supervisor *s, struct group_state *g, uint64_t 
 }
 
 /* Ends the ranks that somebody stopped: the others wait for them. */
-static void end_the_stopped(struct supervisor *s, struct group_state *g)
+static void end_the_stopped(struct supervisor *s, struct group_state *g, uint64_t now)
 {
+    g->looked_us = now;
     struct process *who[GROUP_RANKS_MAX];
     uint32_t n = supervisor_members(s, g, who);
     for (uint32_t i = 0; i < n; i++)
@@ -148,8 +149,8 @@ void supervisor_check_hangs(struct supervisor *s)
         uint64_t most, quiet = quiet_us(s, i, now, &most);
         if (quiet > most)
             end_the_late(s, &s->groups[i]);
-        else if (quiet > STOPPED_MOST_US)
-            end_the_stopped(s, &s->groups[i]);
+        else if (quiet > STOPPED_MOST_US && now - s->groups[i].looked_us > LOOK_US)
+            end_the_stopped(s, &s->groups[i], now);
     }
     for (uint32_t i = 0; i < s->slot_count; i++) {
         const struct process *p = &s->processes[i];

@@ -322,9 +322,11 @@ static void a_rank_that_hangs_is_ended(void **state)
     WAIT_FOR(s, s->heard.ups[0] == 1 && spare_count(s) == 1);
     uint32_t token = compute_token(s);
     pid_t sleeper = rank(s, 1).pid;
+    uint64_t stopped_us = now_us();
     kill(sleeper, SIGSTOP);
     send_prompt(s);
     WAIT_FOR(s, s->heard.downs[0] == 1);
+    assert_true(now_us() - stopped_us < HANG_LEAST_US); /* it was seen to be stopped, and not to be late */
     s->heard.flight_since_us = 0;
     WAIT_FOR(s, s->heard.ups[0] == 2);
     assert_int_equal(rank(s, 0).restarts, 0); /* who only waited for it lives */
