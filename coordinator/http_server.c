@@ -78,9 +78,8 @@ static void regulate_accepting(struct http_server *s)
 {
     if (!s->listener)
         return;
-    if (s->connection_count < s->limits.max_connections || longest_idle(s))
-        evconnlistener_enable(s->listener);
-    else
+    bool room = s->connection_count < s->limits.max_connections || longest_idle(s);
+    if (!room || evconnlistener_enable(s->listener) != 0)
         pause_accepting(s);
 }
 
@@ -272,10 +271,12 @@ enum err http_server_open(struct http_server **server, struct event_base *base, 
     signal(SIGPIPE, SIG_IGN);
     s->retry = evtimer_new(base, on_retry, s);
     s->watch = evtimer_new(base, on_watch, s);
-    s->listener = evconnlistener_new(base, on_accept, s, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 0, fd);
+    /* Enabled below: libevent would not say that it could not. */
+    s->listener =
+        evconnlistener_new(base, on_accept, s, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_DISABLED, 0, fd);
     if (!s->listener)
         close(fd);
-    if (!s->retry || !s->watch || !s->listener) {
+    if (!s->retry || !s->watch || !s->listener || evconnlistener_enable(s->listener) != 0) {
         err = because(why, ERR_NOMEM, "could not listen on %s: there is no memory left", config->host);
         goto close;
     }
