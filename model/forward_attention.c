@@ -4,7 +4,11 @@
 #include "base/fault.h"
 #include "model/forward_products.h"
 
-enum { QUERY_BLOCK = 32 }; /* query positions of one unit of attention */
+enum {
+    QUERY_BLOCK = 32,  /* query positions of one unit of attention, at most */
+    UNIT_ROWS = 12,    /* (query, head) pairs of a unit, at least: as many as kernels take at once */
+    UNITS_OF_RANK = 8, /* that many at least make up a rank's share, where they are not that small already */
+};
 
 /* ---- queries, keys and values ---- */
 
@@ -311,6 +315,23 @@ static void look_ahead(struct attention *unit, const struct attention *next)
 }
 
 /*
+ * Query positions of one unit of a run with `heads` query heads to a kv head; `total` is the cost of the whole step. A short chunk of
+ * a long prompt is most of a step, and cut by kv heads alone it would leave ranks waiting for the one with a head more.
+ */
+static uint32_t unit_queries(const struct forward *f, const struct batch_run *run, uint32_t heads, uint32_t window,
+                             uint64_t total)
+{
+    uint32_t queries = QUERY_BLOCK;
+    for (; f->ranks > 1 && queries / 2 * heads >= UNIT_ROWS; queries /= 2) {
+        uint32_t last = least(queries, run->count);
+        uint64_t cost = attention_cost(run->position + run->count - last, last, window) * heads;
+        if (cost * f->ranks * UNITS_OF_RANK <= total)
+            break;
+    }
+    return queries;
+}
+
+/*
  * Units in order of run, kv head, query heads, queries; a unit belongs to the rank in whose even part of the whole cost its
  * middle falls. Every rank walks all units and does its own, each when it knows the one after it.
  */
@@ -327,8 +348,9 @@ void forward_attend(struct forward *f, const struct batch *b, uint32_t layer)
         for (uint32_t first = 0, heads; first < m->heads; first += heads) {
             uint32_t kv_head = first / group, left = (kv_head + 1) * group - first;
             heads = left < ATTENTION_MAX_HEADS ? left : ATTENTION_MAX_HEADS;
+            uint32_t most = unit_queries(f, run, heads, window, total);
             for (uint32_t from = 0, queries; from < run->count; from += queries) {
-                queries = run->count - from < QUERY_BLOCK ? run->count - from : QUERY_BLOCK;
+                queries = least(run->count - from, most);
                 uint64_t cost = attention_cost(run->position + from, queries, window) * heads;
                 uint64_t middle = 2 * before + cost;
                 before += cost;

@@ -12,6 +12,7 @@
 
 #include <jansson.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -359,6 +360,55 @@ static void batch_forward_in_chunks_equals_whole_prompts(void **state)
         feed_and_compare(kernels_choose(NULL), 1, chunks[i]);
 }
 
+/* Positions that queries looked at, by rank: each has a scratch of its own. */
+static struct {
+    pthread_mutex_t lock;
+    const void *scratch[8];
+    uint64_t seen[8];
+} attended = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void attend_and_count(const struct attention *a)
+{
+    uint32_t i = 0;
+    pthread_mutex_lock(&attended.lock);
+    while (attended.scratch[i] && attended.scratch[i] != a->scratch)
+        i++;
+    attended.scratch[i] = a->scratch;
+    for (uint32_t query = 0; query < a->queries; query++)
+        attended.seen[i] += (uint64_t)a->heads * (a->first + query + 1);
+    pthread_mutex_unlock(&attended.lock);
+    kernels_choose(NULL)->attend(a);
+}
+
+static void a_short_chunk_of_a_long_prompt_is_shared_evenly(void **state)
+{
+    (void)state;
+    enum { RANKS = 4, LONG = 240, CHUNK = 16 }; /* and two kv heads */
+    static struct rig rig;
+    if (!rig_open(&rig, "tiny/llama/model-f32.gguf", 0))
+        skip();
+    struct kernels counting = *kernels_choose(NULL);
+    counting.attend = attend_and_count;
+    struct engine e = engine_open(&rig, &counting, RANKS);
+    uint32_t ids[LONG], most = LONG - CHUNK, rest = CHUNK;
+    for (uint32_t i = 0; i < LONG; i++)
+        ids[i] = i * 7 % rig.m.vocab;
+    struct sequence s = sequence_make(&rig, ids, LONG);
+    engine_step(&e, &s, &most, 1, NULL);
+    memset(attended.seen, 0, sizeof attended.seen);
+    engine_step(&e, &s, &rest, 1, NULL);
+    uint64_t all = 0, busiest = 0;
+    for (uint32_t i = 0; i < 8; i++) {
+        all += attended.seen[i];
+        busiest = attended.seen[i] > busiest ? attended.seen[i] : busiest;
+    }
+    assert_int_equal(all, (uint64_t)rig.m.layers * rig.m.heads * (LONG - CHUNK + 1 + LONG) * CHUNK / 2);
+    assert_true(10 * busiest * RANKS <= 11 * all);
+    sequence_free(&s);
+    engine_close(&e);
+    rig_close(&rig);
+}
+
 static void batch_forward_by_several_ranks_equals_one_rank(void **state)
 {
     (void)state;
@@ -550,6 +600,7 @@ int main(void)
         cmocka_unit_test(batch_forward_of_different_lengths_equals_one_by_one),
         cmocka_unit_test(batch_forward_in_chunks_equals_whole_prompts),
         cmocka_unit_test(batch_forward_by_several_ranks_equals_one_rank),
+        cmocka_unit_test(a_short_chunk_of_a_long_prompt_is_shared_evenly),
         cmocka_unit_test(batch_forward_with_every_kernel_set_equals_the_reference),
         cmocka_unit_test(batch_forward_keeps_positions_per_sequence),
         cmocka_unit_test(batch_forward_clears_one_sequence_without_touching_the_others),
