@@ -9,7 +9,7 @@
 
 #include "worker/worker.h"
 
-enum { WORDS_MAX = 32 };
+enum { WORDS_MAX = 64 };
 
 static enum err parse(struct worker_options *o, struct why *why, const char *line)
 {
@@ -17,7 +17,7 @@ static enum err parse(struct worker_options *o, struct why *why, const char *lin
     char *argv[WORDS_MAX] = {"quire-worker"};
     int argc = 1;
     strcpy(text, line);
-    for (char *word = strtok(text, " "); word; word = strtok(NULL, " "))
+    for (char *word = strtok(text, " "); word && argc < WORDS_MAX - 1; word = strtok(NULL, " "))
         argv[argc++] = strcmp(word, "''") == 0 ? "" : word;
     return worker_options_parse(o, argc, argv, why);
 }
