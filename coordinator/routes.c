@@ -282,9 +282,20 @@ static bool path_fits(const struct route *route, const char *path)
     return strncmp(route->path, path, length - 1) == 0 && path[length - 1];
 }
 
+/* An answer that is picked up is taken over and goes on: a GET alone may do that. */
+static bool takes_head(const struct route *route)
+{
+    return route->method == HTTP_GET && route->answer != get_chat && route->answer != get_completion;
+}
+
 static bool method_fits(const struct route *route, enum http_method method)
 {
-    return route->method == method || (route->method == HTTP_GET && method == HTTP_HEAD);
+    return route->method == method || (method == HTTP_HEAD && takes_head(route));
+}
+
+static const char *methods_of(const struct route *route)
+{
+    return takes_head(route) ? "GET, HEAD, OPTIONS" : route->method == HTTP_GET ? "GET, OPTIONS" : "POST, OPTIONS";
 }
 
 /* The route, or NULL; *other receives one of the same path and another method. */
@@ -368,7 +379,7 @@ static void on_early(struct http_request *http, void *arg)
         reply_error(s, http, &e, NULL);
     } else if (!route && other) {
         api_refuse(&e, 405, NULL, "%s takes %s", other->path, other->method == HTTP_GET ? "GET" : "POST");
-        reply_error(s, http, &e, other->method == HTTP_GET ? "GET, HEAD, OPTIONS" : "POST, OPTIONS");
+        reply_error(s, http, &e, methods_of(other));
     } else if (!route && http->method == HTTP_OTHER) {
         reply_refusal(s, http, 501, "this method is none that the server knows");
     } else if (!route) {

@@ -51,6 +51,13 @@ class Routes(unittest.TestCase):
             if status == 405:
                 self.assertIn("OPTIONS", headers["Allow"])
 
+    def test_a_head_does_not_take_an_answer_over(self):
+        with server.open_stream(CHAT, {"messages": [{"role": "user", "content": "Count."}], "max_tokens": 200, "ignore_eos": True, "stream": True}) as stream:
+            answer_id = next(iter(stream.events()))["id"]
+            status, headers = server.ask("HEAD", f"{CHAT}/{answer_id}")[:2]
+            self.assertEqual((status, headers["Allow"]), (405, "GET, OPTIONS"))
+        self.assertEqual(server.ask("HEAD", "/v1/models")[0], 200)
+
     def test_what_is_not_built_is_named_with_what_is(self):
         for path, said in [("/v1/embeddings", "not built: /v1/embeddings;"), ("/v1/responses", "not built: /v1/responses;"),
                            ("/v1/audio/speech", "not built: /v1/audio/speech;"), ("/v1/chat", "there is nothing at /v1/chat;")]:
