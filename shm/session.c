@@ -210,17 +210,42 @@ static uint64_t last_plan_of(const struct session_slots *slots, uint32_t slot)
     return atomic_load_explicit(&session_at(slots->arena, slot)->last_plan, memory_order_relaxed); /* our own store */
 }
 
+static enum session_state state_of(const struct session_slots *slots, uint32_t slot)
+{
+    return (enum session_state)atomic_load_explicit(&session_at(slots->arena, slot)->state,
+                                                    memory_order_relaxed); /* our own store */
+}
+
+static bool is_same_request(const struct session_slots *slots, uint32_t slot, uint32_t other)
+{
+    return strcmp(session_at(slots->arena, slot)->id, session_at(slots->arena, other)->id) == 0;
+}
+
+/* Another choice of its request is not at its end yet: a new coordinator would need this one, too. */
+static bool is_part_of_live(const struct session_slots *slots, uint32_t slot)
+{
+    for (uint32_t i = 0; i < slots->arena->geometry.session_slots; i++)
+        if (state_of(slots, i) == SESSION_LIVE && is_same_request(slots, slot, i))
+            return true;
+    return false;
+}
+
+/* A request goes with all its choices: with some of them nobody could do anything. */
 static void free_longest_kept(struct session_slots *slots)
 {
-    for (uint32_t i = 0; i < slots->kept_count; i++) {
+    uint32_t chosen = SESSION_NONE;
+    for (uint32_t i = 0; i < slots->kept_count;) {
         uint32_t slot = slots->kept[i];
-        if (last_plan_of(slots, slot) > slots->answered)
+        bool goes = chosen == SESSION_NONE ? !is_part_of_live(slots, slot) : is_same_request(slots, slot, chosen);
+        if (!goes || last_plan_of(slots, slot) > slots->answered) {
+            i++;
             continue;
+        }
+        chosen = slot; /* its id stays readable until the slot is taken */
         forget_kept(slots, slot);
         move(slots, slot, SESSION_RETIRED);
         move(slots, slot, SESSION_FREE);
         slots->free[slots->free_count++] = slot;
-        return;
     }
 }
 
@@ -246,12 +271,6 @@ uint32_t session_slots_take(struct session_slots *slots)
     atomic_store_explicit(&s->generation, generation ? generation : 1, memory_order_release);
     move(slots, slot, SESSION_LIVE);
     return slot;
-}
-
-static enum session_state state_of(const struct session_slots *slots, uint32_t slot)
-{
-    return (enum session_state)atomic_load_explicit(&session_at(slots->arena, slot)->state,
-                                                    memory_order_relaxed); /* our own store */
 }
 
 void session_slots_keep(struct session_slots *slots, uint32_t slot, uint64_t last_plan)

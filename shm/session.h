@@ -105,7 +105,8 @@ enum err session_slots_adopt(struct session_slots **out, struct arena *arena, ui
 void session_slots_close(struct session_slots *slots);
 
 /*
- * A free slot, else the one that has been KEPT for longest; LIVE, with a new generation, n_tok = n_kv = 0 and all fields zero.
+ * A free slot, else one of the request (slots of one id) that has been KEPT for longest, which frees all its slots; not of one that has a LIVE
+ * slot, too. LIVE now, with a new generation, n_tok = n_kv = 0 and all fields zero.
  * SESSION_NONE: neither.
  */
 uint32_t session_slots_take(struct session_slots *slots);

@@ -163,6 +163,28 @@ static void a_kept_session_stays_until_its_slot_is_needed(void **state)
     assert_false(session_slots_hold(f->slots, old, was));
 }
 
+static void a_kept_request_goes_as_a_whole_and_not_while_it_runs(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t said = take_named(f, "runs"), speaks = take_named(f, "runs");
+    uint32_t first = take_named(f, "over"), second = take_named(f, "over");
+    uint32_t other = take_named(f, "other");
+    take_named(f, "x");
+    session_slots_keep(f->slots, said, 0);
+    session_slots_keep(f->slots, first, 0);
+    session_slots_keep(f->slots, other, 0);
+    session_slots_keep(f->slots, second, 0);
+    uint32_t taken[2] = {take_named(f, "new"), take_named(f, "new")};
+    assert_true((taken[0] == first && taken[1] == second) || (taken[0] == second && taken[1] == first));
+    assert_int_equal(session_slots_kept(f->slots), 2);
+    assert_int_equal(session_slots_take(f->slots), other);
+    assert_int_equal(session_slots_take(f->slots), SESSION_NONE); /* a choice of "runs" runs */
+    session_slots_keep(f->slots, speaks, 0);
+    assert_int_not_equal(session_slots_take(f->slots), SESSION_NONE);
+    assert_int_equal(session_slots_kept(f->slots), 0);
+    assert_int_not_equal(session_slots_take(f->slots), SESSION_NONE);
+}
+
 static void kept_sessions_are_found_by_the_next_coordinator(void **state)
 {
     struct fixture *f = *state;
@@ -239,6 +261,7 @@ int main(void)
         TEST(a_worker_gets_no_slot_that_its_plan_did_not_mean),
         TEST(a_new_coordinator_finds_live_sessions_and_no_others),
         TEST(a_kept_session_stays_until_its_slot_is_needed),
+        TEST(a_kept_request_goes_as_a_whole_and_not_while_it_runs),
         TEST(kept_sessions_are_found_by_the_next_coordinator),
         TEST(a_commit_that_was_cut_off_never_was),
         TEST(every_flipped_bit_of_a_session_is_noticed),
