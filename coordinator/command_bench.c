@@ -246,7 +246,7 @@ static enum err run_bench(const struct serve_options *options, const struct benc
 
 /* ---- the command line ---- */
 
-/* Numbers from 1 to `most` with commas between them, at most `room` of them. */
+/* Numbers from 1 to `most` with commas between them, at most `room` of them; an empty text: none. */
 static enum err parse_sizes(const char *text, uint32_t most, uint32_t *list, uint32_t room, uint32_t *count,
                             struct why *why)
 {
@@ -255,7 +255,7 @@ static enum err parse_sizes(const char *text, uint32_t most, uint32_t *list, uin
     if (strlen(text) >= sizeof copy)
         return because(why, ERR_INVALID, "\"%.60s…\" is too long a list", text);
     *count = 0;
-    for (char *word; (word = strsep(&rest, ","));) {
+    for (char *word; *text && (word = strsep(&rest, ","));) {
         if (*count == room)
             return because(why, ERR_INVALID, "\"%.60s\" has more than %u numbers", text, room);
         enum err e = parse_count(word, &list[*count], why);
@@ -275,7 +275,7 @@ struct bench_option {
     uint32_t *count; /* of a list; NULL: one number */
 };
 
-/* The value of `option` if this is it, from behind its = or from the next word; NULL: it is another. */
+/* The value of `option` if this is it, from behind its = or from the next word, "," where none comes; NULL: it is another. */
 static const char *value_of(const struct bench_option *option, char **argv, int *at)
 {
     const char *word = argv[*at];
@@ -284,7 +284,7 @@ static const char *value_of(const struct bench_option *option, char **argv, int 
         return NULL;
     if (word[length] == '=')
         return word + length + 1;
-    return argv[*at + 1] ? argv[++*at] : "";
+    return argv[*at + 1] ? argv[++*at] : ",";
 }
 
 /* Takes the options of this command out of argv and leaves those of the engine. */
@@ -311,6 +311,8 @@ static enum err parse_plan(struct bench_plan *p, int *argc, char **argv, struct 
         enum err e = value ? parse_sizes(value, option->most, option->list, option->room,
                                          option->count ? option->count : &count, &what)
                            : OK;
+        if (value && !*value && !option->count)
+            e = because(&what, ERR_INVALID, "a number is missing");
         if (e)
             return because(why, e, "%s: %s", option->name, what.text);
         if (strcmp(argv[first], "--json") == 0)
