@@ -115,6 +115,12 @@ bool worker_process_is_stopped(const struct worker_process *p)
     return stat && (*stat == 'T' || *stat == 't');
 }
 
+/* The kernel writes what stops a process a moment before the state says so; nobody dies of these signals. */
+static bool is_stop(int status)
+{
+    return status == SIGSTOP || status == SIGTSTP || status == SIGTTIN || status == SIGTTOU;
+}
+
 bool worker_process_peek(const struct worker_process *p, int *status)
 {
     char text[1024];
@@ -123,7 +129,7 @@ bool worker_process_peek(const struct worker_process *p, int *status)
     if (!last || *stat == 'T' || *stat == 't') /* of a stopped one it says what stopped it */
         return false;
     *status = (int)strtol(last, NULL, 10);
-    return *status != 0;
+    return *status != 0 && !is_stop(*status);
 }
 
 void worker_process_describe(int status, char *out, size_t room)
