@@ -133,7 +133,7 @@ static struct measured measure(const struct kernels *k, enum tensor_type type, s
     uint64_t next = 0;
     for (int r = 0; r < rounds; r++) {
         double start = seconds(), now = start;
-        k->quantize(&a);
+        k->quantize(&a, 0, s.cols / TILE_K);
         double quantize_s = seconds() - start;
         uint64_t done = 0;
         for (start = seconds(); done == 0 || now - start < ROUND_US * 1e-6; done++, now = seconds()) {

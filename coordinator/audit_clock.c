@@ -197,10 +197,10 @@ void audit_clock_stop(void)
 
 /* ---- the kernels ---- */
 
-static void quantize(struct activations *a)
+static void quantize(const struct activations *a, uint32_t first_block, uint32_t end_block)
 {
     enter(AUDIT_QUANTISE);
-    real->quantize(a);
+    real->quantize(a, first_block, end_block);
     leave(AUDIT_QUANTISE);
 }
 

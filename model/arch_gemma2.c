@@ -51,7 +51,7 @@ enum err arch_gemma2_run(struct forward *f, const struct batch *b)
         forward_fetch(f, &l->down);
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
-        forward_take(f, b, f->shared.act, m->ffn);
+        forward_take_gated(f, b);
         forward_branch(f, &l->down);
         if (forward_meet(f) != OK)
             return ERR_ABORTED;

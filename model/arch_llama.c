@@ -39,7 +39,7 @@ enum err arch_llama_run(struct forward *f, const struct batch *b)
         forward_fetch(f, &l->down);
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
-        forward_take(f, b, f->shared.act, m->ffn);
+        forward_take_gated(f, b);
         forward_add(f, &l->down); /* hidden += Wdown act */
         forward_fetch_layer(f, layer + 1);
         if (forward_meet(f) != OK)

@@ -46,7 +46,7 @@ static enum err run(struct forward *f, const struct batch *b)
         forward_gated(f, &l->gate, &l->up);           /* act = silu(Wgate x) * (Wup x) */
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
-        forward_take(f, b, f->shared.act, m->ffn);
+        forward_take_gated(f, b);
         forward_branch(f, &l->down);
         if (forward_meet(f) != OK)
             return ERR_ABORTED;

@@ -15,6 +15,9 @@
 enum {
     LOGIT_BLOCK = 256, /* vocabulary rows that stay in one rank */
     BUFFER_ALIGN = 4096,
+    ROUNDED_TOKENS =
+        4, /* so many at least, and a network's activations cross to other ranks as 8-bit codes; by measurement (bench_step) */
+    BLOCK_TILES = TILE_K / TILE_ROWS, /* tiles whose rows are the columns of one block of codes */
 };
 
 /* ---- memory ---- */
@@ -22,6 +25,12 @@ enum {
 static uint32_t logits_stride(const struct model *m)
 {
     return tiles_of(m->vocab) * TILE_ROWS;
+}
+
+/* Columns of the widest matrix. */
+static uint32_t widest(const struct model *m)
+{
+    return greatest(greatest(m->dim, m->ffn), greatest(m->heads * m->head_dim, m->expert_ffn));
 }
 
 uint64_t shared_buffers_place(struct shared_buffers *b, const struct model *m, uint32_t capacity, uint32_t logit_rows,
@@ -34,14 +43,9 @@ uint64_t shared_buffers_place(struct shared_buffers *b, const struct model *m, u
     b->attn = forward_place(base, &used, row * m->heads * m->head_dim);
     b->branch = forward_place(base, &used, m->layer[0].attn_post_norm.count > 0 ? row * m->dim : 0);
     b->act = forward_place(base, &used, row * (m->experts > 0 ? m->experts_used * m->expert_ffn : m->ffn));
+    b->rounded_act = forward_place(base, &used, m->experts > 0 ? 0 : activations_bytes(capacity, m->ffn));
     b->logits = forward_place(base, &used, (uint64_t)logit_rows * logits_stride(m) * sizeof(float));
     return used;
-}
-
-/* Columns of the widest matrix. */
-static uint32_t widest(const struct model *m)
-{
-    return greatest(greatest(m->dim, m->ffn), greatest(m->heads * m->head_dim, m->expert_ffn));
 }
 
 static uint64_t private_buffers_place(struct forward *f, uint8_t *base)
@@ -76,6 +80,15 @@ static bool any_quantised(const struct model *m)
     return any;
 }
 
+/* Whether nothing reads a network's activations but products with their codes. */
+static bool rounds_act(const struct model *m)
+{
+    bool all = m->experts == 0 && m->ffn % TILE_K == 0;
+    for (uint32_t i = 0; i < m->layers; i++)
+        all = all && is_quantised(&m->layer[i].down);
+    return all;
+}
+
 enum err forward_open(struct forward **out, const struct model *m, const uint8_t *weights, const struct kernels *k,
                       uint32_t capacity, uint32_t logit_rows, struct why *why)
 {
@@ -93,6 +106,7 @@ enum err forward_open(struct forward **out, const struct model *m, const uint8_t
     f->capacity = capacity;
     f->logit_rows = logit_rows;
     f->quantise = any_quantised(m);
+    f->round_act = rounds_act(m);
     uint64_t bytes = private_buffers_place(f, NULL);
     bytes = (bytes + BUFFER_ALIGN - 1) & ~(uint64_t)(BUFFER_ALIGN - 1);
     f->memory = aligned_alloc(BUFFER_ALIGN, bytes);
@@ -138,7 +152,7 @@ enum err forward_use_float_activations(struct forward *f, struct why *why)
     if (!f->panel)
         return because(why, ERR_NOMEM, "no memory for products with float activations");
     memset(f->panel, 0, bytes); /* touched here, like the rest */
-    f->quantise = false;
+    f->quantise = f->round_act = false;
     return OK;
 }
 
@@ -215,7 +229,7 @@ void forward_take_rows(struct forward *f, uint32_t tokens, const float *x, uint3
 {
     activations_place(&f->in, f->quantised, tokens, cols, x, cols);
     if (f->quantise && cols % TILE_K == 0)
-        f->k->quantize(&f->in);
+        f->k->quantize(&f->in, 0, cols / TILE_K);
 }
 
 void forward_take(struct forward *f, const struct batch *b, const float *x, uint32_t cols)
@@ -383,10 +397,44 @@ void forward_gate(struct forward *f, const struct tile_matrix *gate, const struc
     }
 }
 
+static bool act_is_rounded(const struct forward *f, uint32_t tokens)
+{
+    return f->round_act && tokens >= ROUNDED_TOKENS;
+}
+
+/* forward_gate whose results go to shared rounded_act, in whole blocks: what crosses to other ranks is a third of the bytes. */
+static void gate_rounded(struct forward *f, const struct tile_matrix *gate, const struct tile_matrix *up,
+                         gate_fn activation)
+{
+    struct activations act;
+    struct tile_range mine = share_of(f, gate->rows / TILE_K);
+    activations_place(&act, f->shared.rounded_act, f->in.tokens, gate->rows, f->out[0], CHUNK_ROWS);
+    for (struct tile_range chunk = chunk_at(mine.first * BLOCK_TILES, mine.last * BLOCK_TILES);
+         chunk.first < chunk.last; chunk = chunk_at(chunk.last, mine.last * BLOCK_TILES)) {
+        uint32_t rows = forward_product_chunk(f, gate, chunk, f->out[0]);
+        forward_product_chunk(f, up, chunk, f->out[1]);
+        for (size_t t = 0; t < f->in.tokens; t++)
+            activation(f->out[0] + t * CHUNK_ROWS, f->out[0] + t * CHUNK_ROWS, f->out[1] + t * CHUNK_ROWS, rows);
+        f->k->quantize(&act, chunk.first / BLOCK_TILES, chunk.last / BLOCK_TILES);
+    }
+}
+
 static void gated(struct forward *f, const struct weight *gate, const struct weight *up, gate_fn activation)
 {
     struct tile_matrix gates = model_matrix(gate, f->weights), ups = model_matrix(up, f->weights);
-    forward_gate(f, &gates, &ups, activation, f->shared.act);
+    if (act_is_rounded(f, f->in.tokens))
+        gate_rounded(f, &gates, &ups, activation);
+    else
+        forward_gate(f, &gates, &ups, activation, f->shared.act);
+}
+
+void forward_take_gated(struct forward *f, const struct batch *b)
+{
+    uint32_t ffn = f->m->ffn;
+    if (act_is_rounded(f, b->tokens))
+        activations_place(&f->in, f->shared.rounded_act, b->tokens, ffn, NULL, 0);
+    else
+        forward_take(f, b, f->shared.act, ffn);
 }
 
 void forward_gated(struct forward *f, const struct weight *gate, const struct weight *up)

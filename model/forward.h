@@ -45,7 +45,8 @@ struct shared_buffers {
     float *attn;   /* (capacity, heads * head_dim) */
     float *branch; /* (capacity, dim): what a half of a layer adds, before its norm; of models that have such a norm */
     float *act;    /* (capacity, ffn); of a mixture (capacity * experts_used, expert_ffn) */
-    float *logits; /* (logit_rows, vocab rounded up to 16) */
+    void *rounded_act; /* the same as activations' quantised copy, where that is all that is needed; not of a mixture */
+    float *logits;     /* (logit_rows, vocab rounded up to 16) */
 };
 
 /* Lays the buffers out in one block; base NULL only counts. Returns the bytes. */

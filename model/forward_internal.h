@@ -27,7 +27,8 @@ struct forward {
     const uint8_t *weights;
     const struct kernels *k;
     uint32_t capacity, logit_rows;
-    bool quantise; /* some matrix is of a quantised type */
+    bool quantise;  /* some matrix is of a quantised type */
+    bool round_act; /* a network's activations may go to the other ranks as codes alone */
 
     /* forward_join */
     uint32_t rank, ranks;
@@ -88,9 +89,15 @@ void forward_add_biased(struct forward *f, const struct weight *w, const struct 
 void forward_branch(struct forward *f, const struct weight *w);
 void forward_add_normed(struct forward *f, const struct batch *b, const struct weight_vector *weight);
 
-/* act = silu(gate x) * (up x), or gelu(gate x) * (up x), or gelu(up x + bias); my rows of all. Reads the inputs. */
+/*
+ * act = silu(gate x) * (up x), or gelu(gate x) * (up x); my rows. Reads the inputs. Behind the next meeting forward_take_gated makes
+ * them the inputs: they may be in shared memory as codes only.
+ */
 void forward_gated(struct forward *f, const struct weight *gate, const struct weight *up);
 void forward_gated_gelu(struct forward *f, const struct weight *gate, const struct weight *up);
+void forward_take_gated(struct forward *f, const struct batch *b);
+
+/* act = gelu(up x + bias); my rows. Reads the inputs. */
 void forward_gelu(struct forward *f, const struct weight *up, const struct weight_vector *bias);
 
 /* Sends each token to the experts whose logits, router x, are largest; of equal ones to the lowest. Reads the inputs, all of it. */

@@ -45,7 +45,7 @@ enum {
 };
 
 /*
- * One batch of inputs to matrix products, private to a worker. x stays where the caller has it; the quantised copy is
+ * One batch of inputs to matrix products. x stays where the caller has it; the quantised copy is
  *   q     [group][cols / 4][8 tokens][4]    int8
  *   scale [group][cols / 32][8]             a
  *   sum   [group][cols / 32][8]             s = a * sum(q)
@@ -111,8 +111,11 @@ size_t attention_scratch_bytes(uint32_t head_dim);
 struct kernels {
     const char *name; /* "reference", "avx2", "avx512" */
 
-    /* Quantises tokens [0, tokens) of a->x; pads the last group with zeros. */
-    void (*quantize)(struct activations *a);
+    /*
+     * Quantises columns [32 first_block, 32 end_block) of tokens [0, tokens), the first of which is column 0 of a->x; pads the last
+     * group with zeros.
+     */
+    void (*quantize)(const struct activations *a, uint32_t first_block, uint32_t end_block);
 
     /*
      * Rows [16 * first_tile, min(rows, 16 * last_tile)) of w for all tokens: y[t * y_stride + row] (mode) =

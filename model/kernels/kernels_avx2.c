@@ -27,7 +27,7 @@ static inline __m256i magnitude(__m256 x)
 }
 
 /* One block of one token; x is 32 floats. q is where its first 4 codes go, `at` its index in the per-block arrays. */
-static inline void quantize_block(struct activations *a, const float *x, int8_t *q, size_t at)
+static inline void quantize_block(const struct activations *a, const float *x, int8_t *q, size_t at)
 {
     __m256 part[4];
     __m256i max = _mm256_setzero_si256();
@@ -60,16 +60,16 @@ static inline void quantize_block(struct activations *a, const float *x, int8_t 
     a->half[at] = half;
 }
 
-static void quantize(struct activations *a)
+static void quantize(const struct activations *a, uint32_t first_block, uint32_t end_block)
 {
     static const float nothing[TILE_K];
     uint32_t blocks = a->cols / TILE_K;
     uint32_t padded = (a->tokens + ACTIVATION_GROUP - 1) / ACTIVATION_GROUP * ACTIVATION_GROUP;
     for (uint32_t t = 0; t < padded; t++) {
         uint32_t slot = t % ACTIVATION_GROUP;
-        for (uint32_t b = 0; b < blocks; b++) {
+        for (uint32_t b = first_block; b < end_block; b++) {
             size_t index = (size_t)(t / ACTIVATION_GROUP) * blocks + b;
-            const float *x = t < a->tokens ? a->x + t * a->x_stride + b * TILE_K : nothing;
+            const float *x = t < a->tokens ? a->x + t * a->x_stride + (b - first_block) * TILE_K : nothing;
             quantize_block(a, x, a->q + index * TILE_K * ACTIVATION_GROUP + slot * 4, index * ACTIVATION_GROUP + slot);
         }
     }

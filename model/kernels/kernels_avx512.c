@@ -69,7 +69,7 @@ static inline __m256i sums_of_codes(__m512i a, __m512i b)
  * One block of the 8 tokens of a group, 32 floats at each x[t]; `index` counts blocks over all groups. Tokens stand
  * in lanes wherever there is one number a token, so nothing is summed or compared across lanes 8 times over.
  */
-static inline void quantize_block(struct activations *a, const float *const *x, size_t index)
+static inline void quantize_block(const struct activations *a, const float *const *x, size_t index)
 {
     const __m512i magnitude = _mm512_set1_epi32(INT32_MAX);
     __m512i max[ACTIVATION_GROUP];
@@ -102,7 +102,7 @@ static inline void quantize_block(struct activations *a, const float *const *x, 
     _mm256_store_si256((__m256i *)(void *)(a->half + at), half);
 }
 
-static void quantize(struct activations *a)
+static void quantize(const struct activations *a, uint32_t first_block, uint32_t end_block)
 {
     static const float nothing[TILE_K];
     uint32_t blocks = a->cols / TILE_K;
@@ -110,7 +110,7 @@ static void quantize(struct activations *a)
         const float *x[ACTIVATION_GROUP];
         for (uint32_t t = 0; t < ACTIVATION_GROUP; t++)
             x[t] = first + t < a->tokens ? a->x + (first + t) * a->x_stride : nothing;
-        for (uint32_t b = 0; b < blocks; b++) {
+        for (uint32_t b = first_block; b < end_block; b++) {
             quantize_block(a, x, (size_t)(first / ACTIVATION_GROUP) * blocks + b);
             for (uint32_t t = 0; t < ACTIVATION_GROUP && first + t < a->tokens; t++)
                 x[t] += TILE_K;

@@ -54,7 +54,7 @@ static double tree_sum_double(double *lane)
 }
 
 /* One block of one token. x NULL: a token of the padding. */
-static void quantize_block(struct activations *a, uint32_t token, uint32_t block, const float *x)
+static void quantize_block(const struct activations *a, uint32_t token, uint32_t block, const float *x)
 {
     uint32_t group = token / ACTIVATION_GROUP, slot = token % ACTIVATION_GROUP;
     int8_t *q =
@@ -87,12 +87,12 @@ static void quantize_block(struct activations *a, uint32_t token, uint32_t block
     a->half[at] = half;
 }
 
-static void quantize(struct activations *a)
+static void quantize(const struct activations *a, uint32_t first_block, uint32_t end_block)
 {
     uint32_t padded = (a->tokens + ACTIVATION_GROUP - 1) / ACTIVATION_GROUP * ACTIVATION_GROUP;
     for (uint32_t t = 0; t < padded; t++)
-        for (uint32_t b = 0; b < a->cols / TILE_K; b++)
-            quantize_block(a, t, b, t < a->tokens ? a->x + t * a->x_stride + b * TILE_K : NULL);
+        for (uint32_t b = first_block; b < end_block; b++)
+            quantize_block(a, t, b, t < a->tokens ? a->x + t * a->x_stride + (b - first_block) * TILE_K : NULL);
 }
 
 /* Stores one row tile's results for one token. */

@@ -74,7 +74,7 @@ static struct batch random_batch(const struct kernels *k, const float *x, uint32
     memcpy(b.x, x, tokens * stride * sizeof(float));
     activations_place(&b.a, b.memory, tokens, cols, b.x, stride);
     if (cols % TILE_K == 0)
-        k->quantize(&b.a);
+        k->quantize(&b.a, 0, cols / TILE_K);
     return b;
 }
 

@@ -195,7 +195,7 @@ static void check_against_blas(enum tensor_type type, uint32_t rows, uint32_t co
     const struct kernels *const *sets = kernels_runnable(&set_count);
     for (uint32_t s = 0; s < set_count; s++) {
         memset(y, 0xff, (size_t)tokens * rows * sizeof *y);
-        sets[s]->quantize(&a);
+        sets[s]->quantize(&a, 0, cols / TILE_K);
         sets[s]->product(&matrix, 0, tile_count, &a, y, rows, PRODUCT_STORE, scratch);
         for (size_t i = 0; i < (size_t)tokens * rows; i++)
             assert_true(fabsf(y[i] - expected[i]) <= bound * scale[i]);

@@ -132,7 +132,7 @@ static void products_with_fixtures_are_within_the_rounding_of_inputs(void **stat
         assert_true(open_fixture(i, &f));
         for (uint32_t s = 0; s < set_count; s++) {
             float y[FIXTURE_ROWS];
-            sets[s]->quantize(&a);
+            sets[s]->quantize(&a, 0, FIXTURE_COLS / TILE_K);
             sets[s]->product(&f.matrix, 0, 1, &a, y, FIXTURE_ROWS, PRODUCT_STORE, scratch);
             for (uint32_t row = 0; row < FIXTURE_ROWS; row++) {
                 double dot = 0, magnitude = 0;
