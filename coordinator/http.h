@@ -8,7 +8,7 @@
  *
  *   phase      begins                             legal calls                       ends
  *   checking   early() is called: head, no body   http_request_header, http_reply   early() returns
- *   (body)     early() returned, not answered     none                              the body is whole, or gone()
+ *   (body)     early() returned, not answered     none                              the body is whole, refused(), or gone()
  *   running    request() is called: body whole    http_request_header, http_reply,  an answer begins, or gone()
  *                                                 http_stream_begin
  *   streaming  http_stream_begin returned         http_stream_write, _writable,     http_stream_end, or gone()
@@ -17,6 +17,11 @@
  *
  * A request that early() let pass ends in exactly one of: an answer, or gone(). `user` is the caller's from early() on.
  * request() need not answer before it returns. gone() may come between any two turns of the loop. early() may be NULL.
+ *
+ * What HTTP itself forbids (a bad head or body, a limit, a deadline) the caller words, too, in refused(): so all answers
+ * carry what the caller's carry. It may come in the middle of a head (path is "" then, and http_request_header knows the
+ * fields that have come), before early() and before the end of a body. Only a client that is turned away since the process
+ * is out of descriptors is answered without it: nothing of its request was read.
  *
  * When has a client left? A reset, a write error or a full stall are certain. A FIN is not: it is the same for a client
  * that has only shut down its sending side (legal, it gets its answer) and for one that has closed. So when a FIN comes
@@ -71,6 +76,7 @@ struct http_request {
     const char *body;  /* body_bytes bytes and a zero byte; "" without a body and in early() */
     size_t body_bytes;
     const char *peer; /* the client's address without port */
+    bool passed;      /* early() has let it pass */
     void *user;
     struct http_connection *connection;
 };
@@ -80,6 +86,12 @@ struct http_callbacks {
     void (*early)(struct http_request *request, void *arg);
     /* The request is whole. */
     void (*request)(struct http_request *request, void *arg);
+    /*
+     * The request is refused: status and problem (one sentence, no JSON escape needed) say why. To be answered with
+     * http_reply before it returns; the connection ends with that. gone() follows when early() had let the request pass.
+     * NULL: a plain JSON error is sent.
+     */
+    void (*refused)(struct http_request *request, int status, const char *problem, void *arg);
     /* The request ends without an answer or in the middle of one. No call but http_request_header is legal. */
     void (*gone)(struct http_request *request, void *arg);
     /* A stream whose http_stream_writable was false has room again. May be NULL. */

@@ -75,16 +75,16 @@ static void drop_head(struct http_connection *c)
 void connection_request_over(struct http_connection *c)
 {
     server_connection_heard(c);
-    if (c->open)
+    if (c->request.passed)
         c->server->open_requests--;
-    c->open = false;
+    c->request.passed = false;
     drop_body(c);
 }
 
 void connection_close(struct http_connection *c)
 {
     connection_move(c, CONN_CLOSED);
-    bool owed = c->open;
+    bool owed = c->request.passed;
     if (owed)
         c->server->callbacks.gone(&c->request, c->server->arg);
     connection_request_over(c);
@@ -156,7 +156,7 @@ static enum turn check_request(struct http_connection *c)
         s->callbacks.early(&c->request, s->arg);
     if (c->phase != CONN_CHECKING)
         return TURN_AGAIN; /* answered */
-    c->open = true;
+    c->request.passed = true;
     s->open_requests++;
     if (!connection_expects_body(c))
         return run_request(c);
@@ -178,7 +178,7 @@ static enum turn begin_request(struct http_connection *c)
     http_head_init(c->head, &c->server->limits.head);
     c->request = (struct http_request){
         .method = HTTP_OTHER, .path = "", .query = "", .body = "", .peer = c->peer, .connection = c};
-    c->closing = c->begun = c->probed = c->full = c->no_body = c->chunk_answer = c->stall_watched = false;
+    c->closing = c->refusing = c->begun = c->probed = c->full = c->no_body = c->chunk_answer = c->stall_watched = false;
     connection_move(c, CONN_HEAD);
     connection_deadline(c, c->server->limits.head_ms);
     return TURN_AGAIN;
@@ -295,7 +295,7 @@ static enum turn wait_for_answer(struct http_connection *c)
         return TURN_WAIT;
     c->reading_paused = true;
     bufferevent_disable(c->io, EV_READ);
-    if (c->open)
+    if (c->request.passed)
         server_connection_deaf(c);
     return TURN_WAIT;
 }

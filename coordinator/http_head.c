@@ -335,7 +335,6 @@ enum http_progress http_head_feed(struct http_head *h, const char *bytes, size_t
 
 const char *http_head_field(const struct http_head *h, const char *lower_name)
 {
-    must(h->progress == HTTP_DONE);
     for (uint32_t i = 0; i < h->field_count; i++)
         if (strcmp(h->text + h->fields[i].name, lower_name) == 0)
             return h->text + h->fields[i].value;

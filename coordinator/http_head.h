@@ -85,7 +85,7 @@ void http_head_fini(struct http_head *h);
  */
 enum http_progress http_head_feed(struct http_head *h, const char *bytes, size_t length, size_t *taken);
 
-/* The value of the first field of that name (given in lower case), or NULL. Only after HTTP_DONE. */
+/* The value of the first field of that name (given in lower case), or NULL; before HTTP_DONE of those that have come. */
 const char *http_head_field(const struct http_head *h, const char *lower_name);
 
 /* Character classes of RFC 9110 5.5 and 5.6.2, shared with the trailer fields of a chunked body and with replies. */

@@ -45,11 +45,11 @@ struct http_connection {
     bool deaf;           /* a request is open and the loop would not tell of a reset: the server's watch looks for it */
     bool reading_paused; /* the read-ahead is full */
     bool closing;        /* this answer is the connection's last */
-    bool open;           /* counted in http_server.open_requests; gone() is owed */
-    bool begun;          /* the probe has sent the first bytes of the answer (see http.h) */
-    bool probed;         /* a probe was sent for this request */
-    bool full;           /* drained() is owed */
-    bool lost;           /* the client has left or is given up; timer closes the connection in the next turn */
+    bool refusing; /* inside refused(); request.passed: counted in http_server.open_requests, and gone() is owed */
+    bool begun;    /* the probe has sent the first bytes of the answer (see http.h) */
+    bool probed;   /* a probe was sent for this request */
+    bool full;     /* drained() is owed */
+    bool lost;     /* the client has left or is given up; timer closes the connection in the next turn */
     bool no_body, chunk_answer;
     bool stall_watched;  /* in STREAMING, FLUSHING: timer is set */
     uint64_t queued;     /* bytes ever given to the output; less what waits there: taken by the kernel */

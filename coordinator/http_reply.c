@@ -175,14 +175,16 @@ void http_reply(struct http_request *request, int status, const char *content_ty
                 const struct http_header *extra, size_t extra_count)
 {
     struct http_connection *c = request->connection;
-    must(c->phase == CONN_CHECKING || c->phase == CONN_RUNNING);
+    must(c->phase == CONN_CHECKING || c->phase == CONN_RUNNING || c->refusing);
     if (c->server->stopping || (c->phase == CONN_CHECKING && connection_expects_body(c)))
         c->closing = true;
     reply(c, status, content_type, body, body_bytes, extra, extra_count);
-    connection_request_over(c);
+    if (!c->refusing)
+        connection_request_over(c);
 }
 
-void connection_refuse(struct http_connection *c, int status, const char *problem)
+/* What is said when the caller words no refusals. */
+static void reply_plainly(struct http_request *request, int status, const char *problem)
 {
     static const struct http_header retry = {"Retry-After", "1"};
     char body[512];
@@ -190,10 +192,21 @@ void connection_refuse(struct http_connection *c, int status, const char *proble
         snprintf(body, sizeof body, "{\"error\":{\"message\":\"%s\",\"type\":\"%s\",\"param\":null,\"code\":null}}",
                  problem, status == 503 ? "unavailable_error" : "invalid_request_error");
     must(length > 0 && (size_t)length < sizeof body);
-    c->closing = true;
-    reply(c, status, "application/json", body, (size_t)length, &retry, status == 503);
-    if (c->open)
-        c->server->callbacks.gone(&c->request, c->server->arg);
+    http_reply(request, status, "application/json", body, (size_t)length, &retry, status == 503);
+}
+
+void connection_refuse(struct http_connection *c, int status, const char *problem)
+{
+    const struct http_callbacks *callbacks = &c->server->callbacks;
+    c->closing = c->refusing = true;
+    if (callbacks->refused)
+        callbacks->refused(&c->request, status, problem, c->server->arg);
+    else
+        reply_plainly(&c->request, status, problem);
+    must(c->phase == CONN_FLUSHING);
+    c->refusing = false;
+    if (c->request.passed)
+        callbacks->gone(&c->request, c->server->arg);
     connection_request_over(c);
 }
 

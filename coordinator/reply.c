@@ -20,13 +20,24 @@ static void add(struct extra *x, const char *name, const char *value)
     x->at[x->count++] = (struct http_header){name, value};
 }
 
+/*
+ * Who may read the answer, or NULL. A head that was refused before its Origin had come may be anybody's: it gets what the
+ * option says, which is no more than any origin could ask for.
+ */
+static const char *allowed_origin(const struct server *s, const struct http_request *http)
+{
+    const char *origin = http_request_header(http, "origin"), *allowed = s->options->cors_origin;
+    if (!origin && !*http->path && strcmp(allowed, "none") != 0)
+        return allowed;
+    return origin && (strcmp(allowed, "*") == 0 || strcmp(allowed, origin) == 0) ? origin : NULL;
+}
+
 /* Headers of every answer. */
 static struct extra common(const struct server *s, const struct http_request *http, const char *id)
 {
     struct extra x = {0};
-    const char *origin = http_request_header(http, "origin"), *allowed = s->options->cors_origin;
-    bool any = strcmp(allowed, "*") == 0;
-    if (origin && (any || strcmp(allowed, origin) == 0)) {
+    const char *origin = allowed_origin(s, http);
+    if (origin) {
         add(&x, "Access-Control-Allow-Origin", origin);
         add(&x, "Access-Control-Expose-Headers", "X-Request-Id, Retry-After");
         add(&x, "Vary", "Origin");

@@ -362,6 +362,11 @@ static void refuse_path(struct api_error *e, const char *path)
         what, path);
 }
 
+static void count_request(struct server *s, const struct route *route, const struct route *other)
+{
+    s->metrics.http_requests[route ? route->metric : other ? other->metric : METRIC_ROUTE_OTHER]++;
+}
+
 /* Before a byte of the body is read: the key first, so that a stranger learns nothing about routes. */
 static void on_early(struct http_request *http, void *arg)
 {
@@ -369,7 +374,7 @@ static void on_early(struct http_request *http, void *arg)
     const struct route *other, *route = find_route(http, &other);
     struct api_error e;
     uint64_t salt;
-    s->metrics.http_requests[route ? route->metric : other ? other->metric : METRIC_ROUTE_OTHER]++;
+    count_request(s, route, other);
     if (is_preflight(http))
         return;
     if (!(route && route->open) && !key_fits(s, http, &salt)) {
@@ -409,6 +414,15 @@ static void on_request(struct http_request *http, void *arg)
     route->answer(s, http, salt);
 }
 
+static void on_refused(struct http_request *http, int status, const char *problem, void *arg)
+{
+    struct server *s = arg;
+    const struct route *other, *route = find_route(http, &other);
+    if (!http->passed) /* on_early has not seen it */
+        count_request(s, route, other);
+    reply_refusal(s, http, status, problem);
+}
+
 static void on_gone(struct http_request *http, void *arg)
 {
     struct server *s = arg;
@@ -428,5 +442,6 @@ static void on_drained(struct http_request *http, void *arg)
 
 struct http_callbacks routes_callbacks(void)
 {
-    return (struct http_callbacks){.early = on_early, .request = on_request, .gone = on_gone, .drained = on_drained};
+    return (struct http_callbacks){
+        .early = on_early, .request = on_request, .refused = on_refused, .gone = on_gone, .drained = on_drained};
 }

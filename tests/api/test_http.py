@@ -1,5 +1,6 @@
 """Plain HTTP: what clients other than the openai package rely on."""
 import base64
+import json
 import re
 import socket
 import tempfile
@@ -41,6 +42,35 @@ class Routes(unittest.TestCase):
         answer = server.get("/health", headers=asked)[1]
         self.assertEqual(answer["Access-Control-Allow-Origin"], "http://example.org")
         self.assertIn("X-Request-Id", answer["Access-Control-Expose-Headers"])
+
+    def ask_raw(self, head):
+        """What comes back for these bytes, up to the connection's end: status, fields, body."""
+        with socket.create_connection(("127.0.0.1", server.port), 30) as raw:
+            raw.sendall(head)
+            answer = b"".join(iter(lambda: raw.recv(65536), b"")).decode()
+        head, _, body = answer.partition("\r\n\r\n")
+        status, *lines = head.split("\r\n")
+        return int(status.split()[1]), dict(line.split(": ", 1) for line in lines), json.loads(body)
+
+    def count_responses(self):
+        text = server.get("/metrics")[2].decode()
+        return {label: int(re.search(rf'^quire_http_\w+_total{{[^}}]*{label}[^}}]*}} (\d+)$', text, re.M)[1]) for label in ('status="4xx"', 'route="other"')}
+
+    def test_a_browser_may_read_what_http_itself_forbids(self):
+        origin = b"Origin: http://example.org\r\n"
+        for rest, status, allowed in [(b"GET /health HTTP/1.1\r\n" + origin + b"Content-Length: x\r\n\r\n", 400, "http://example.org"),
+                                      (b"GET /health HTTP/1.1\r\n" + origin + b"X: " + b"x" * 20000, 431, "http://example.org"),
+                                      (b"GET /health HTTP/1.1\r\nX: " + b"x" * 20000, 431, "*"),
+                                      (b"POST /v1/completions HTTP/1.1\r\nHost: a\r\n" + origin + b"Content-Length: 99999999\r\n\r\n", 413, "http://example.org"),
+                                      (b"nonsense\r\n\r\n", 400, "*")]:  # fmt: skip
+            before = self.count_responses()
+            got, headers, body = self.ask_raw(rest)
+            self.assertEqual((got, headers.get("Access-Control-Allow-Origin"), headers.get("Vary")), (status, allowed, "Origin"), rest[:60])
+            self.assertEqual(set(body["error"]), {"message", "type", "param", "code"})
+            after = self.count_responses()
+            self.assertEqual(after['status="4xx"'], before['status="4xx"'] + 1)
+            other = 0 if b"completions" in rest else 1
+            self.assertEqual(after['route="other"'], before['route="other"'] + other)
 
     def test_errors_are_json_wherever_they_arise(self):
         for method, path, body, want in [("GET", "/no/such", None, 404), ("GET", CHAT, None, 405), ("POST", CHAT, b"{", 400),

@@ -84,10 +84,11 @@ int http_set_up(void **state)
     world.base = event_base_new();
     world.tick = event_new(world.base, -1, EV_PERSIST, on_tick, NULL);
     event_add(world.tick, &ms);
-    world.config = (struct http_server_config){.host = "127.0.0.1",
-                                               .limits = http_default_limits(),
-                                               .callbacks = {on_early, on_request, on_gone, on_drained},
-                                               .arg = &world};
+    world.config = (struct http_server_config){
+        .host = "127.0.0.1",
+        .limits = http_default_limits(),
+        .callbacks = {.early = on_early, .request = on_request, .gone = on_gone, .drained = on_drained},
+        .arg = &world};
     return 0;
 }
 

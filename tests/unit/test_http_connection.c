@@ -128,6 +128,90 @@ static void each_hostile_request_gets_its_status_and_an_error_object(void **stat
     assert_int_equal(world.gone, world.early); /* the one bad chunk came after early() had agreed */
 }
 
+static struct {
+    unsigned calls, passed;
+    int status;
+    char problem[128], path[32], origin[64];
+} refusal;
+
+static void word_refusal(struct http_request *r, int status, const char *problem, void *arg)
+{
+    static const struct http_header extra = {"X-Worded", "yes"};
+    const char *origin = http_request_header(r, "origin");
+    assert_ptr_equal(arg, &world);
+    refusal.calls++;
+    refusal.passed += r->passed;
+    refusal.status = status;
+    snprintf(refusal.problem, sizeof refusal.problem, "%s", problem);
+    snprintf(refusal.path, sizeof refusal.path, "%s", r->path);
+    snprintf(refusal.origin, sizeof refusal.origin, "%s", origin ? origin : "-");
+    http_reply(r, status, "text/plain", "worded", 6, &extra, 1);
+}
+
+static void what_http_forbids_is_worded_by_the_caller(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        int status;
+        const char *path, *origin;
+        bool passed;
+    } cases[] = {
+        {"nonsense\r\n", 400, "", "-", false},
+        {HEAD_OF("GET", "/x") "Origin: http://b\r\nContent-Length: x\r\n", 400, "", "http://b", false},
+        {HEAD_OF("GET", "/x") "Content-Length: x\r\nOrigin: http://b\r\n\r\n", 400, "", "-", false},
+        {HEAD_OF("POST", "/echo") "Origin: http://b\r\nContent-Length: 9\r\n\r\n", 413, "/echo", "http://b", false},
+        {HEAD_OF("POST", "/echo") "Origin: http://b\r\nTransfer-Encoding: chunked\r\n\r\nx", 400, "/echo", "http://b",
+         true},
+        {HEAD_OF("POST", "/echo") "Transfer-Encoding: chunked\r\n\r\n9\r\n123456789", 413, "/echo", "-", true},
+    };
+    memset(&refusal, 0, sizeof refusal);
+    world.config.limits.body_bytes = 8;
+    world.config.callbacks.refused = word_refusal;
+    open_server();
+    unsigned passed = 0;
+    for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct client c = connect_client();
+        send_text(&c, cases[i].text);
+        struct reply r = next_reply(&c);
+        assert_int_equal(r.status, cases[i].status);
+        assert_string_equal(r.body, "worded");
+        assert_non_null(strstr(r.head, "X-Worded: yes\r\n"));
+        assert_non_null(strstr(r.head, "Connection: close\r\n"));
+        assert_int_equal(refusal.calls, i + 1);
+        assert_int_equal(refusal.status, cases[i].status);
+        assert_true(strlen(refusal.problem) > 10);
+        assert_string_equal(refusal.path, cases[i].path);
+        assert_string_equal(refusal.origin, cases[i].origin);
+        assert_int_equal(refusal.passed, passed += cases[i].passed);
+        assert_int_equal(world.gone, passed); /* what early() was told of is told to be over */
+        UNTIL(receive(&c) && c.closed);
+        leave(&c);
+    }
+    UNTIL(http_server_connections(world.server) == 0);
+    assert_int_equal(http_server_open_requests(world.server), 0);
+    assert_int_equal(world.requests, 0);
+}
+
+static void slow_head_and_slow_body_are_worded_by_the_caller(void **state)
+{
+    (void)state;
+    memset(&refusal, 0, sizeof refusal);
+    world.config.limits.head_ms = world.config.limits.body_ms = 20;
+    world.config.callbacks.refused = word_refusal;
+    open_server();
+    static const char *const beginnings[] = {"GET / HTTP/1.1\r\n",
+                                             HEAD_OF("POST", "/echo") "Content-Length: 5\r\n\r\nab"};
+    for (unsigned i = 0; i < 2; i++) {
+        struct client c = connect_client();
+        send_text(&c, beginnings[i]);
+        expect_reply(&c, 408, "worded");
+        assert_int_equal(refusal.passed, i);
+        assert_int_equal(world.gone, i);
+        leave(&c);
+    }
+}
+
 static void chunks_are_counted_against_the_body_limit(void **state)
 {
     (void)state;
@@ -365,6 +449,8 @@ int main(void)
         HTTP_TEST(pipelined_requests_are_served_one_at_a_time_and_in_order),
         HTTP_TEST(pipelined_requests_beyond_the_read_ahead_are_all_served),
         HTTP_TEST(each_hostile_request_gets_its_status_and_an_error_object),
+        HTTP_TEST(what_http_forbids_is_worded_by_the_caller),
+        HTTP_TEST(slow_head_and_slow_body_are_worded_by_the_caller),
         HTTP_TEST(chunks_are_counted_against_the_body_limit),
         HTTP_TEST(all_bodies_together_have_a_bound),
         HTTP_TEST(continue_is_sent_only_after_the_early_check_agreed),
