@@ -65,6 +65,17 @@ static uint32_t neediest_group(const struct supervisor *s)
     return most;
 }
 
+static enum err watch_process(struct supervisor *s, struct process *p, struct why *why)
+{
+    p->watch = event_new(s->config.loop, p->child.pidfd, EV_READ | EV_PERSIST, on_gone, p);
+    if (p->watch && event_add(p->watch, NULL) == 0)
+        return OK;
+    if (p->watch)
+        event_free(p->watch);
+    p->watch = NULL;
+    return because(why, ERR_NOMEM, "could not watch worker process %d: no memory", (int)p->child.pid);
+}
+
 static enum err start_process(struct supervisor *s, struct process *p, struct why *why)
 {
     char slot[16], generation[16], parent[16], group[16];
@@ -126,13 +137,12 @@ static enum err start_process(struct supervisor *s, struct process *p, struct wh
     p->rank = NOBODY;
     p->ready_us = 0;
     p->built = p->assigned = false;
-    supervisor_move_process(p, PROCESS_STARTING);
-    p->watch = event_new(s->config.loop, p->child.pidfd, EV_READ | EV_PERSIST, on_gone, p);
-    if (!p->watch || event_add(p->watch, NULL)) {
-        worker_process_kill(&p->child);
-        return because(why, ERR_NOMEM, "could not watch worker process %d: no memory", (int)p->child.pid);
-    }
-    return OK;
+    e = watch_process(s, p, why);
+    if (e)
+        worker_process_undo(&p->child); /* nobody would hear of its end */
+    else
+        supervisor_move_process(p, PROCESS_STARTING);
+    return e;
 }
 
 void supervisor_keep_up_numbers(struct supervisor *s)

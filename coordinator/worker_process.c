@@ -49,9 +49,7 @@ enum err worker_process_spawn(struct worker_process *p, const char *program, cha
     p->pidfd = (int)syscall(SYS_pidfd_open, p->pid, 0);
     if (p->pidfd < 0) {
         because_errno(why, ERR_IO, "could not watch worker process %d", (int)p->pid);
-        kill(p->pid, SIGKILL);
-        waitpid(p->pid, NULL, 0);
-        p->pid = 0;
+        worker_process_undo(p);
         return ERR_IO;
     }
     return OK;
@@ -64,6 +62,16 @@ bool worker_process_reap(struct worker_process *p, int *status)
     close(p->pidfd);
     *p = (struct worker_process){.pidfd = -1};
     return true;
+}
+
+void worker_process_undo(struct worker_process *p)
+{
+    kill(p->pid, SIGKILL);
+    while (waitpid(p->pid, NULL, 0) < 0 && errno == EINTR)
+        continue;
+    if (p->pidfd >= 0)
+        close(p->pidfd);
+    *p = (struct worker_process){.pidfd = -1};
 }
 
 void worker_process_kill(const struct worker_process *p)

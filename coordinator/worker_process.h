@@ -21,6 +21,9 @@ enum err worker_process_spawn(struct worker_process *p, const char *program, cha
 /* Reaps it if it is gone: true, and how it ended. Closes the pidfd. */
 bool worker_process_reap(struct worker_process *p, int *status);
 
+/* Ends it and waits until it is reaped. For one that was started a moment ago and has nothing mapped yet: that takes well under a millisecond. */
+void worker_process_undo(struct worker_process *p);
+
 void worker_process_kill(const struct worker_process *p);
 
 /*

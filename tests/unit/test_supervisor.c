@@ -128,6 +128,17 @@ static void on_hopeless(void *world, const char *sentence)
     snprintf(h->hopeless, sizeof h->hopeless, "%s", sentence);
 }
 
+/* ---- memory of the event loop ---- */
+
+static bool refuse_event_memory; /* to the next who asks for as much as an event takes */
+
+static void *event_memory(size_t size)
+{
+    bool refused = refuse_event_memory && size == event_get_struct_event_size();
+    refuse_event_memory &= !refused;
+    return refused ? NULL : malloc(size);
+}
+
 /* ---- the stage ---- */
 
 static struct topology topology;
@@ -497,6 +508,21 @@ static void a_process_that_cannot_be_made_is_tried_again_but_not_all_the_time(vo
     WAIT_FOR(s, spare_count(s) == 1);
 }
 
+static void a_process_that_cannot_be_watched_is_ended_and_another_one_started(void **state)
+{
+    struct stage *s = open_stage(state, 1, 1, 1);
+    pid_t before, after;
+    WAIT_FOR(s, s->heard.ups[0] == 1 && supervisor_spares(s->supervisor, &before, 1) == 1);
+    kill(before, SIGKILL);
+    refuse_event_memory = true;
+    WAIT_FOR(s, supervisor_spares(s->supervisor, &after, 1) == 1 && after != before);
+    assert_false(refuse_event_memory);
+    siginfo_t dead = {0};
+    assert_int_equal(waitid(P_ALL, 0, &dead, WEXITED | WNOWAIT | WNOHANG), 0);
+    assert_int_equal(dead.si_pid, 0); /* nobody waits to be reaped */
+    assert_int_equal(s->heard.downs[0], 0);
+}
+
 static void one_that_is_ready_and_is_not_heard_is_missed_within_seconds(void **state)
 {
     setenv("QUIRE_TEST_WORKER", "mute", 1);
@@ -577,11 +603,13 @@ int main(int argc, char **argv)
         ON_A_STAGE(a_group_without_ranks_is_lost_and_without_groups_there_is_no_hope),
         ON_A_STAGE(workers_that_cannot_start_are_not_started_for_ever),
         ON_A_STAGE(a_process_that_cannot_be_made_is_tried_again_but_not_all_the_time),
+        ON_A_STAGE(a_process_that_cannot_be_watched_is_ended_and_another_one_started),
         ON_A_STAGE(one_that_is_ready_and_is_not_heard_is_missed_within_seconds),
         ON_A_STAGE(a_new_spare_leaves_the_cores_to_the_group_for_a_while),
         ON_A_STAGE(one_that_is_still_starting_is_ended_with_the_rest),
     };
     if (argc > 1 && strcmp(argv[1], "--name") == 0)
         return be_a_worker(argc, argv);
+    event_set_mem_functions(event_memory, realloc, free);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

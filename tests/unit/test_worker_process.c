@@ -49,6 +49,19 @@ static void an_exit_is_told_with_its_status(void **state)
     assert_true(worker_process_died_suspect(status));
 }
 
+static void one_that_is_undone_leaves_neither_a_process_nor_a_descriptor(void **state)
+{
+    (void)state;
+    struct worker_process p = start("exec cat /dev/zero > /dev/null");
+    pid_t pid = p.pid;
+    int pidfd = p.pidfd;
+    worker_process_undo(&p);
+    assert_int_equal(p.pid, 0);
+    assert_int_equal(p.pidfd, -1);
+    assert_int_equal(kill(pid, 0), -1); /* a zombie would still take it */
+    assert_int_equal(fcntl(pidfd, F_GETFD), -1);
+}
+
 static void a_kill_from_outside_is_not_suspect(void **state)
 {
     char how[96];
@@ -177,6 +190,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_exit_is_told_with_its_status),
+        cmocka_unit_test(one_that_is_undone_leaves_neither_a_process_nor_a_descriptor),
         cmocka_unit_test(a_kill_from_outside_is_not_suspect),
         cmocka_unit_test(a_fault_is_suspect),
         cmocka_unit_test(how_it_died_is_known_before_it_is_reaped),
