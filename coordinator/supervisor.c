@@ -422,8 +422,8 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     (void)fd, (void)what;
     struct supervisor *s = arg;
     supervisor_check_lives(s);
+    drain(s); /* a safety net under the edge-triggered descriptor; what was said counts before anybody is late */
     supervisor_check_hangs(s);
-    drain(s); /* a safety net under the edge-triggered descriptor */
     supervisor_keep_up_numbers(s);
     supervisor_set_tick(s, supervisor_someone_computes(s) ? TICK_US : IDLE_TICK_US);
 }

@@ -71,6 +71,8 @@ static void begin_build(struct supervisor *s, struct group_state *g)
         s->command.build.ranks = n;
         snprintf(s->command.build.model_path, sizeof s->command.build.model_path, "%s", s->config.model_path);
         who[i]->built = false;
+        who[i]->beat = 0;
+        who[i]->beat_us = now_us();
         who[i]->build_done = who[i]->build_total = 0;
         supervisor_send_command(s, who[i]);
     }

@@ -12,6 +12,8 @@ enum {
     IDLE_TICK_US = 200 * 1000,         /* and otherwise: pidfds tell of deaths then */
     START_MOST_US = 120 * 1000 * 1000, /* from spawn to hello: mapping hundreds of GiB takes its time */
     HELLO_MOST_US = 5 * 1000 * 1000,   /* from a slot that is ready to its hello, which may have been lost */
+    BEAT_MOST_US = 120 * 1000 * 1000,  /* between two signs of life of one that builds */
+    BUILT_MOST_US = 10 * 1000 * 1000,  /* of one that should build and does not, or has built and was not heard */
     JOIN_MOST_US = 10 * 1000 * 1000,   /* from assign to assigned, of ranks that have everything mapped */
     START_AGAIN_US = 500 * 1000,       /* after a process could not be made */
     START_DEATHS_MOST = 5,             /* workers that die in a row before their hello */
@@ -33,6 +35,8 @@ struct process {
     uint64_t since_us;    /* of the stage */
     uint64_t ready_us;    /* when its slot was first seen to be ready, of one whose hello has not come; 0: not yet */
     bool built, assigned; /* answers to the group's last build and assign */
+    uint64_t beat;        /* of one that builds: its last sign of life; 0: it does nothing */
+    uint64_t beat_us;     /* when that was first seen */
     bool served;          /* its group was up while it had its place: plans came to it */
     bool hung;            /* it was ended since it got nowhere, by its own fault */
     bool judged;          /* of a dead one: how it died is known, and was counted */

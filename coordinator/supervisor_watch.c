@@ -113,6 +113,35 @@ static void end_the_stopped(struct supervisor *s, struct group_state *g, uint64_
         }
 }
 
+/*
+ * Weights take whatever time they take, but who builds beats. Who does nothing and was not heard to say that its share is built has not got
+ * the command, or its answer was lost. Asked again it would build again, so it is no dearer to ask another one.
+ */
+static void end_the_unbuilt(struct supervisor *s, const struct group_state *g, uint64_t now)
+{
+    struct process *who[GROUP_RANKS_MAX];
+    uint32_t n = supervisor_members(s, g, who);
+    for (uint32_t i = 0; i < n; i++) {
+        struct process *p = who[i];
+        struct worker_slot *slot = worker_slot_at(s->config.arena, p->slot);
+        /* relaxed, both: only whether they move */
+        bool builds = atomic_load_explicit(&slot->state, memory_order_relaxed) == WORKER_COMPUTING;
+        uint64_t beat = builds ? atomic_load_explicit(&slot->beat_us, memory_order_relaxed) : 0; /* see above */
+        if (p->built || beat != p->beat) {
+            p->beat = beat;
+            p->beat_us = now;
+        }
+        if (now - p->beat_us < (builds ? BEAT_MOST_US : BUILT_MOST_US))
+            continue;
+        log_warn("worker %u (process %d) %s: ending it", p->rank, (int)p->child.pid,
+                 builds ? "hangs while it builds its weights"
+                        : "builds no weights and has not said that they are built");
+        worker_process_kill(&p->child);
+        p->beat_us = now;
+        s->hangs++;
+    }
+}
+
 /* From assign to assigned: mapping another group's memory, hundreds of GiB perhaps, takes its time, joining again none. */
 static uint64_t join_most_us(const struct supervisor *s, const struct group_state *g)
 {
@@ -136,6 +165,9 @@ static uint64_t quiet_us(struct supervisor *s, uint32_t group, uint64_t now, uin
     } else if (g->stage == GROUP_JOINING) {
         *most = join_most_us(s, g);
         since = g->since_us;
+    } else if (g->stage == GROUP_BUILDING) {
+        *most = UINT64_MAX; /* each rank has its own time: see end_the_unbuilt */
+        since = g->since_us;
     } else {
         return 0;
     }
@@ -151,6 +183,8 @@ void supervisor_check_hangs(struct supervisor *s)
             end_the_late(s, &s->groups[i]);
         else if (quiet > STOPPED_MOST_US && now - s->groups[i].looked_us > LOOK_US)
             end_the_stopped(s, &s->groups[i], now);
+        if (s->groups[i].stage == GROUP_BUILDING)
+            end_the_unbuilt(s, &s->groups[i], now);
     }
     for (uint32_t i = 0; i < s->slot_count; i++) {
         const struct process *p = &s->processes[i];

@@ -18,8 +18,8 @@
 #include "shm/layout.h"
 
 /*
- * ABSENT -> STARTING -> READY <-> COMPUTING; READY -> READY with each new place; any -> LEFT. A dead worker's state stays what it was: ask
- * worker_slot_life().
+ * ABSENT -> STARTING -> READY <-> COMPUTING (a step, a share of the weights); READY -> READY with each new place; any -> LEFT. A dead
+ * worker's state stays what it was: ask worker_slot_life().
  */
 enum worker_state { WORKER_ABSENT, WORKER_STARTING, WORKER_READY, WORKER_COMPUTING, WORKER_LEFT, WORKER_STATES };
 

@@ -149,12 +149,15 @@ static void handle_build(struct worker *w)
     struct why why;
     drop_step(w);
     move_to(w, VOID);
-    if (build_share(w, &why) != OK) {
+    worker_slot_beat(w->slot);
+    worker_slot_set_state(w->slot, WORKER_COMPUTING);
+    if (build_share(w, &why) == OK) {
+        w->report = (struct report){.kind = REPORT_BUILT};
+        send_report(w);
+    } else {
         report_failed(w, 0, 0, why.text);
-        return;
     }
-    w->report = (struct report){.kind = REPORT_BUILT};
-    send_report(w);
+    worker_slot_set_state(w->slot, WORKER_READY); /* behind the report: who sees it knows that there was one */
 }
 
 /* ---- assign ---- */

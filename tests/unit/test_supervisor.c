@@ -19,12 +19,19 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "coordinator/supervisor_internal.h"
 #include "shm/results.h"
 #include "shm/worker_slot.h"
 #include "tests/support/server_rig.h"
 #include "worker/worker.h"
 
-enum { PROMPT = 20, DEADLINE_US = 60 * 1000 * 1000 };
+enum {
+    PROMPT = 20,
+    DEADLINE_US = 60 * 1000 * 1000,
+    UNHEARD_SLOT = 1,
+    UNHEARD_BUILD_US = 2 * 1000 * 1000,
+    UNHEARD_BEAT_MS = 50
+};
 
 /* What the supervisor told. */
 struct heard {
@@ -227,6 +234,15 @@ static uint32_t spare_count(const struct stage *s)
 {
     pid_t pids[8];
     return supervisor_spares(s->supervisor, pids, 8);
+}
+
+/* Or tried to make. */
+static uint32_t processes_made(const struct stage *s)
+{
+    uint32_t made = 0;
+    for (uint32_t i = 0; i < s->rig.arena.geometry.worker_slots; i++)
+        made += worker_slot_at(&s->rig.arena, i)->generation;
+    return made;
 }
 
 static void send_prompt(struct stage *s)
@@ -491,9 +507,7 @@ static void a_process_that_cannot_be_made_is_tried_again_but_not_all_the_time(vo
     enum { A_WHILE_MS = 300 }; /* ticks of a busy group come every 2 ms */
     struct stage *s = open_stage(state, 1, 1, 1);
     WAIT_FOR(s, s->heard.ups[0] == 1 && spare_count(s) == 1);
-    uint32_t before = 0, after = 0;
-    for (uint32_t i = 0; i < s->rig.arena.geometry.worker_slots; i++)
-        before += worker_slot_at(&s->rig.arena, i)->generation;
+    uint32_t before = processes_made(s);
     strcpy(s->program, "/dev/null");
     s->heard.flight_since_us = now_us(); /* a plan that takes its time */
     pid_t spare;
@@ -501,9 +515,7 @@ static void a_process_that_cannot_be_made_is_tried_again_but_not_all_the_time(vo
     kill(spare, SIGKILL);
     event_base_loopexit(s->loop, &(struct timeval){.tv_usec = A_WHILE_MS * 1000});
     event_base_dispatch(s->loop);
-    for (uint32_t i = 0; i < s->rig.arena.geometry.worker_slots; i++)
-        after += worker_slot_at(&s->rig.arena, i)->generation;
-    assert_in_range(after - before, 1, 2);
+    assert_in_range(processes_made(s) - before, 1, 2);
     strcpy(s->program, "/proc/self/exe");
     WAIT_FOR(s, spare_count(s) == 1);
 }
@@ -533,6 +545,47 @@ static void one_that_is_ready_and_is_not_heard_is_missed_within_seconds(void **s
     compute_token(s);
 }
 
+/* With two ranks, of which one says hello and nothing more: *mute. */
+static struct stage *open_stage_with_one_that_builds_unheard(void **state, uint32_t *mute)
+{
+    setenv("QUIRE_TEST_WORKER", "unheard", 1);
+    struct stage *s = open_stage(state, 2, 1, 0);
+    unsetenv("QUIRE_TEST_WORKER");
+    WAIT_FOR(s, rank(s, 0).pid && rank(s, 1).pid);
+    /* relaxed: it was heard of by then */
+    uint32_t pid = atomic_load_explicit(&worker_slot_at(&s->rig.arena, UNHEARD_SLOT)->pid, memory_order_relaxed);
+    *mute = rank(s, 1).pid == (pid_t)pid;
+    assert_int_equal(rank(s, *mute).pid, pid);
+    return s;
+}
+
+static void one_that_has_built_and_is_not_heard_is_replaced(void **state)
+{
+    uint64_t opened_us = now_us();
+    uint32_t mute;
+    struct stage *s = open_stage_with_one_that_builds_unheard(state, &mute);
+    WAIT_FOR(s, rank(s, mute).restarts == 1);
+    assert_true(now_us() - opened_us > UNHEARD_BUILD_US + BUILT_MOST_US); /* while it builds nobody is impatient */
+    WAIT_FOR(s, s->heard.ups[0] == 1);
+    assert_int_equal(rank(s, !mute).restarts, 0);
+    assert_int_equal(rank(s, mute).restarts, 1);
+    assert_int_equal(s->heard.doubts + s->heard.blames, 0);
+    compute_token(s);
+}
+
+static void one_that_is_stopped_while_it_builds_is_replaced(void **state)
+{
+    uint32_t mute;
+    struct stage *s = open_stage_with_one_that_builds_unheard(state, &mute);
+    uint64_t stopped_us = now_us();
+    kill(rank(s, mute).pid, SIGSTOP);
+    WAIT_FOR(s, rank(s, mute).restarts == 1);
+    assert_true(now_us() - stopped_us < BUILT_MOST_US);
+    WAIT_FOR(s, s->heard.ups[0] == 1);
+    assert_int_equal(rank(s, !mute).restarts, 0);
+    compute_token(s);
+}
+
 static void a_new_spare_leaves_the_cores_to_the_group_for_a_while(void **state)
 {
     struct stage *s = open_stage(state, 1, 1, 1);
@@ -552,8 +605,29 @@ static void one_that_is_still_starting_is_ended_with_the_rest(void **state)
 
 #define ON_A_STAGE(test) cmocka_unit_test_teardown(test, close_stage)
 
-/* Enters its slot, is ready, and neither speaks nor listens. */
-static void be_mute(const struct worker_options *o)
+/* Says hello, is seen to build for a while, hears everything, and says nothing of it. */
+static void build_unheard(const struct worker_options *o, struct worker_slot *slot)
+{
+    struct report hello = {.kind = REPORT_HELLO};
+    struct channel_peer peer = {.slot = o->slot, .generation = o->generation};
+    struct channel *channel;
+    struct why why;
+    uint8_t bytes[256];
+    size_t length;
+    if (channel_connect(&channel, o->channel, peer, &why) || report_pack(&hello, bytes, sizeof bytes, &length))
+        return;
+    worker_slot_set_state(slot, WORKER_COMPUTING);
+    channel_send(channel, peer, bytes, length);
+    for (uint64_t began_us = now_us(); now_us() - began_us < UNHEARD_BUILD_US;) {
+        channel_wait(channel, UNHEARD_BEAT_MS);
+        channel_receive(channel, &peer, bytes, sizeof bytes, &length);
+        worker_slot_beat(slot);
+    }
+    worker_slot_set_state(slot, WORKER_READY);
+}
+
+/* Enters its slot, is ready, and neither speaks nor listens, unless it builds. */
+static void be_mute(const struct worker_options *o, bool builds)
 {
     struct segment_home home;
     struct arena arena;
@@ -561,7 +635,10 @@ static void be_mute(const struct worker_options *o)
     if (segment_home_init(&home, o->name, o->shm_dir, &why) || arena_attach(&arena, &home, false, &why) ||
         worker_slot_enter(&arena, o->slot, o->generation, &why))
         return;
-    worker_slot_set_state(worker_slot_at(&arena, o->slot), WORKER_READY);
+    struct worker_slot *slot = worker_slot_at(&arena, o->slot);
+    worker_slot_set_state(slot, WORKER_READY);
+    if (builds)
+        build_unheard(o, slot);
     for (;;)
         pause();
 }
@@ -578,8 +655,11 @@ static int be_a_worker(int argc, char **argv)
     if (worker_options_parse(&options, argc, argv, &why))
         return WORKER_EXIT_USAGE;
     if (manner && strcmp(manner, "mute") == 0)
-        be_mute(&options);
-    while (manner)
+        be_mute(&options, false);
+    bool unheard = manner && strcmp(manner, "unheard") == 0;
+    if (unheard && options.slot == UNHEARD_SLOT)
+        be_mute(&options, true);
+    while (manner && !unheard)
         pause();
     log_set_level(options.log_level);
     return worker_run(&options, &why) ? WORKER_EXIT_FAILED : WORKER_EXIT_STOPPED;
@@ -605,6 +685,8 @@ int main(int argc, char **argv)
         ON_A_STAGE(a_process_that_cannot_be_made_is_tried_again_but_not_all_the_time),
         ON_A_STAGE(a_process_that_cannot_be_watched_is_ended_and_another_one_started),
         ON_A_STAGE(one_that_is_ready_and_is_not_heard_is_missed_within_seconds),
+        ON_A_STAGE(one_that_has_built_and_is_not_heard_is_replaced),
+        ON_A_STAGE(one_that_is_stopped_while_it_builds_is_replaced),
         ON_A_STAGE(a_new_spare_leaves_the_cores_to_the_group_for_a_while),
         ON_A_STAGE(one_that_is_still_starting_is_ended_with_the_rest),
     };
