@@ -597,6 +597,21 @@ static void a_new_spare_leaves_the_cores_to_the_group_for_a_while(void **state)
     assert_true(now_us() - killed_us > SPARE_AFTER_US);
 }
 
+/* Whose place is empty has the cores to itself anyway. */
+static void a_second_death_in_a_row_is_not_made_to_wait_for_the_first_one_s_new_spare(void **state)
+{
+    struct stage *s = open_stage(state, 2, 1, 1);
+    WAIT_FOR(s, s->heard.ups[0] == 1 && spare_count(s) == 1);
+    uint32_t before = processes_made(s);
+    kill(rank(s, 0).pid, SIGKILL);
+    WAIT_FOR(s, s->heard.ups[0] == 2);
+    kill(rank(s, 1).pid, SIGKILL);
+    WAIT_FOR(s, s->heard.downs[0] == 2);
+    assert_int_equal(processes_made(s), before + 1); /* in the same turn of the loop in which the death was seen */
+    WAIT_FOR(s, s->heard.ups[0] == 3);
+    compute_token(s);
+}
+
 static void one_that_is_still_starting_is_ended_with_the_rest(void **state)
 {
     setenv("QUIRE_TEST_WORKER", "silent", 1);
@@ -688,6 +703,7 @@ int main(int argc, char **argv)
         ON_A_STAGE(one_that_has_built_and_is_not_heard_is_replaced),
         ON_A_STAGE(one_that_is_stopped_while_it_builds_is_replaced),
         ON_A_STAGE(a_new_spare_leaves_the_cores_to_the_group_for_a_while),
+        ON_A_STAGE(a_second_death_in_a_row_is_not_made_to_wait_for_the_first_one_s_new_spare),
         ON_A_STAGE(one_that_is_still_starting_is_ended_with_the_rest),
     };
     if (argc > 1 && strcmp(argv[1], "--name") == 0)
