@@ -24,7 +24,7 @@ void live_request_gone(struct server *s, struct http_request *http);
 /* The client takes output again. */
 void live_request_drained(struct server *s, struct http_request *http);
 
-/* GET of an answer by its id: as JSON as far as it is, or as a stream from Last-Event-ID on. What was interrupted goes on. */
+/* GET of an answer by its id: as JSON as far as it is, or as a stream, which Last-Event-ID asks for, too. What was interrupted goes on. */
 void live_request_pick_up(struct server *s, struct http_request *http, enum api_kind kind, const char *id,
                           uint64_t salt);
 

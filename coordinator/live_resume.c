@@ -159,10 +159,11 @@ static enum err go_on(struct live_request *r, struct why *why)
     return OK;
 }
 
-static bool wants_stream(const struct http_request *http)
+/* Whoever says behind which event asks for events, whatever it accepts. */
+static bool wants_stream(const struct http_request *http, const char *event_id)
 {
     const char *accept = http_request_header(http, "accept");
-    return http->method == HTTP_GET && accept && strcasestr(accept, "text/event-stream");
+    return http->method == HTTP_GET && (event_id || (accept && strcasestr(accept, "text/event-stream")));
 }
 
 static bool is_event_id(const char *text)
@@ -223,11 +224,11 @@ void live_request_pick_up(struct server *s, struct http_request *http, enum api_
             "there is no answer of that id here; it may have been picked up too late, or belong to another key");
     } else if (event_id && !is_event_id(event_id)) {
         reply_refusal(s, http, 400, "Last-Event-ID is none that this server has given");
-    } else if (s->phase == SERVER_DRAINING && r->kept && r->unfinished && wants_stream(http)) {
+    } else if (s->phase == SERVER_DRAINING && r->kept && r->unfinished && wants_stream(http, event_id)) {
         reply_refusal(s, http, 503, "the server is shutting down and goes on with no answer that was left");
     } else if (go_on(r, &why)) {
         reply_refusal(s, http, 429, why.text);
-    } else if (wants_stream(http)) {
+    } else if (wants_stream(http, event_id)) {
         listen_again(r, http, event_id);
     } else {
         struct api_answer answer = live_request_answer(r);

@@ -88,6 +88,19 @@ class Routes(unittest.TestCase):
             self.assertEqual((status, headers["Allow"]), (405, "GET, OPTIONS"))
         self.assertEqual(server.ask("HEAD", "/v1/models")[0], 200)
 
+    def test_who_says_behind_which_event_is_given_events_whatever_it_accepts(self):
+        body = {"prompt": "Count: one, two,", "max_tokens": 6, "ignore_eos": True, "temperature": 0}
+        answer = server.post(TEXT, body)[2]
+        for headers in ({"Last-Event-ID": "2"}, {"Last-Event-ID": "2", "Accept": "*/*"}, {"Last-Event-ID": "2", "Accept": "application/json"}):
+            status, said, stream = server.get(f"{TEXT}/{answer['id']}", headers=headers)
+            self.assertEqual((status, said["Content-Type"].split(";")[0]), (200, "text/event-stream"), headers)
+            self.assertIn(b"\nid: 5\n", b"\n" + stream)
+            self.assertNotIn(b"\nid: 2\n", b"\n" + stream)
+            self.assertTrue(stream.endswith(b"data: [DONE]\n\n"), stream)
+        self.assertEqual(server.get(f"{TEXT}/{answer['id']}")[2]["choices"], answer["choices"])
+        status, _, refused = server.get(f"{TEXT}/{answer['id']}", headers={"Last-Event-ID": "two"})
+        self.assertEqual(status, 400, refused)
+
     def test_what_is_not_built_is_named_with_what_is(self):
         for path, said in [("/v1/embeddings", "not built: /v1/embeddings;"), ("/v1/responses", "not built: /v1/responses;"),
                            ("/v1/audio/speech", "not built: /v1/audio/speech;"), ("/v1/chat", "there is nothing at /v1/chat;")]:
