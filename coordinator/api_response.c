@@ -229,6 +229,22 @@ void api_answer_write(struct text *out, const struct api_answer *a)
     text_add_string(out, "}");
 }
 
+size_t api_answer_estimate(const struct api_answer *a)
+{
+    enum { HEAD_BYTES = 512, ID_BYTES = 7, SCORE_BYTES = 48 }; /* of the object, of a token's id, of a scored token */
+    const struct api_request *request = a->request;
+    size_t bytes = HEAD_BYTES, scores = (1u + request->top_logprobs) * (size_t)SCORE_BYTES;
+    for (uint32_t i = 0; i < api_request_choices(request); i++) {
+        const struct api_choice *choice = &a->choices[i];
+        const struct api_prompt *prompt = api_request_prompt(request, i);
+        bytes += answer_text_shown_bytes(choice->answer);
+        bytes += choice->answer->tokens * ((request->return_token_ids ? ID_BYTES : 0) + (choice->scores ? scores : 0));
+        bytes += request->echo ? prompt->echo_bytes : 0;
+        bytes += request->echo && request->logprobs ? prompt->count * scores : 0;
+    }
+    return bytes;
+}
+
 /* ---- streams ----------------------------------------------------------------------------------------------------- */
 
 static void add_event_id(struct text *out, const struct api_answer *a, const struct api_sent *sent)

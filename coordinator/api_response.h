@@ -49,6 +49,9 @@ struct api_answer {
 /* The whole answer, all choices finished (or the answer so far: finish_reason null). */
 void api_answer_write(struct text *out, const struct api_answer *a);
 
+/* About how many bytes that will be: enough to tell what takes a while to write. */
+size_t api_answer_estimate(const struct api_answer *a);
+
 /* How much of one choice a stream has sent. {0}: nothing. */
 struct api_sent {
     bool opened;   /* the first chunk of the choice (role, or echo) */

@@ -1,5 +1,6 @@
 /*
- * job_pool: two helper threads for what may take milliseconds in the middle of a request: JSON, templates, tokenizing.
+ * job_pool: two helper threads for what may take milliseconds in the middle of a request: JSON, templates, tokenizing,
+ * long answers.
  *
  * A job is handed over whole and handed back whole: between submit and done only the helper touches it, before and after
  * only the loop's thread. Jobs start in the order of submission and finish in any.

@@ -20,6 +20,10 @@ enum {
 
 void live_request_free(struct live_request *r)
 {
+    if (r->wholes) {
+        r->forgotten = true;
+        return;
+    }
     for (uint32_t i = 0; i < r->count; i++) {
         struct live_choice *c = &r->live[i];
         answer_text_fini(&c->answer);
@@ -168,8 +172,7 @@ void live_request_stop(struct live_request *r)
     }
 }
 
-/* Its client has all, or is gone; an answer is not lost with a connection. */
-static void end_request(struct live_request *r, const char *how)
+void live_request_end(struct live_request *r, const char *how)
 {
     struct server *s = r->server;
     metrics_observe(&s->metrics, e2e_request_latency, (double)(now_us() - r->arrived_us) * 1e-6);
@@ -183,10 +186,13 @@ void live_request_gone(struct server *s, struct http_request *http)
     if (!r)
         return; /* a small route: it has no state */
     must(r->server == s);
+    live_whole_gone(r, http);
+    if (r->http != http)
+        return; /* it asked for what there is, and was not who the answer is made for */
     r->http = NULL;
     if (r->parsing)
         return; /* on_parsed frees it */
-    end_request(r, "left by its client");
+    live_request_end(r, "left by its client");
 }
 
 /* ---- events of its sequences: no call of the scheduler in here ---- */
@@ -292,7 +298,7 @@ static void send_failure(struct live_request *r)
     } else {
         reply_error(s, r->http, &e, NULL);
     }
-    end_request(r, "failed");
+    live_request_end(r, "failed");
 }
 
 static void send_stream(struct live_request *r)
@@ -313,7 +319,7 @@ static void send_stream(struct live_request *r)
         }
         if (done) {
             http_stream_end(r->http);
-            end_request(r, "done");
+            live_request_end(r, "done");
             return;
         }
         if (s->scratch.length < PIECE_BYTES)
@@ -323,14 +329,8 @@ static void send_stream(struct live_request *r)
 
 static void send_whole(struct live_request *r)
 {
-    struct server *s = r->server;
-    struct api_answer answer = live_request_answer(r);
-    if (r->unfinished)
-        return;
-    text_clear(&s->scratch);
-    api_answer_write(&s->scratch, &answer);
-    reply_json(s, r->http, 200, &s->scratch, r->id);
-    end_request(r, "done");
+    if (!r->unfinished)
+        live_whole_send(r, r->http);
 }
 
 /* An answer that is computed again catches up with what its client has already. True: it has. */
@@ -350,7 +350,7 @@ static void send_news(struct live_request *r)
 {
     if (!r->http) {
         if (!r->unfinished || r->failed)
-            end_request(r, "done, with nobody listening");
+            live_request_end(r, "done, with nobody listening");
     } else if (!r->failed && !has_caught_up(r)) {
         return;
     } else if (r->failed)

@@ -1,4 +1,7 @@
-/* live_request_internal: what live_request.c (one answer, from body to last byte) and live_resume.c (answers that outlive their client or coordinator) share. */
+/*
+ * live_request_internal: what live_request.c (one answer, from body to last byte), live_whole.c (answers in one piece) and
+ * live_resume.c (answers that outlive their client or coordinator) share.
+ */
 #ifndef QUIRE_COORDINATOR_LIVE_REQUEST_INTERNAL_H
 #define QUIRE_COORDINATOR_LIVE_REQUEST_INTERNAL_H
 
@@ -42,13 +45,15 @@ struct live_request {
     struct api_choice *choices; /* (count): the same as api_response sees it */
     struct api_sent *sent;      /* (count) */
     bool streaming, failed, dirty;
-    bool kept;         /* stands in server->kept: nobody listens, nothing is computed */
-    uint64_t until_us; /* while nobody listens: then it is kept, or forgotten, no longer */
-    char *behind;      /* Last-Event-ID that the answer has not reached again; NULL otherwise */
+    bool kept;                 /* stands in server->kept: nobody listens, nothing is computed */
+    uint64_t until_us;         /* while nobody listens: then it is kept, or forgotten, no longer */
+    char *behind;              /* Last-Event-ID that the answer has not reached again; NULL otherwise */
+    struct live_whole *wholes; /* helper threads that write it down now; see live_whole.c */
+    bool forgotten;            /* to be freed behind the last of them */
     struct live_request *previous, *next, *next_dirty;
 };
 
-/* Frees it; it stands in no list, and no sequence of it lives. */
+/* Frees it, or leaves that to the last helper that reads it; it stands in no list, and no sequence of it lives. */
 void live_request_free(struct live_request *r);
 
 /* Room for all choices of r->request. False: no memory. */
@@ -65,6 +70,18 @@ enum err live_request_submit(struct live_request *r, struct why *why);
 
 /* What there is of the answer now. */
 struct api_answer live_request_answer(const struct live_request *r);
+
+/* Its client has all, or is gone; an answer is not lost with a connection. r may be freed. */
+void live_request_end(struct live_request *r, const char *how);
+
+/*
+ * Answers with all there is of it now, in one piece; a helper thread writes it when it is long, and http->user is r
+ * then. With that the request is over if it was its own client (r->http) that waited; r may be freed.
+ */
+void live_whole_send(struct live_request *r, struct http_request *http);
+
+/* This client waits for no whole answer any more. */
+void live_whole_gone(struct live_request *r, const struct http_request *http);
 
 /* Its sequences are computed no further; their session slots are kept. */
 void live_request_stop(struct live_request *r);

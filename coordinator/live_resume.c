@@ -180,6 +180,7 @@ static void leave_to_another(struct live_request *r)
         return;
     old->user = NULL;
     r->http = NULL;
+    live_whole_gone(r, old);
     if (r->streaming)
         http_stream_end(old);
     else
@@ -231,10 +232,7 @@ void live_request_pick_up(struct server *s, struct http_request *http, enum api_
     } else if (wants_stream(http, event_id)) {
         listen_again(r, http, event_id);
     } else {
-        struct api_answer answer = live_request_answer(r);
-        text_clear(&s->scratch);
-        api_answer_write(&s->scratch, &answer);
-        reply_json(s, http, 200, &s->scratch, r->id);
+        live_whole_send(r, http);
     }
 }
 

@@ -2,8 +2,8 @@
  * server: what `quire serve` runs: HTTP in front, inference behind, one event loop in between. It holds the parts
  * together; routes.c says who may ask for what, live_request.c follows one generation, server_state.c shows the inside.
  *
- * The loop's thread parses at most 64 KiB of a connection a turn and computes nothing: bodies, templates and tokens are the
- * helper threads' work, steps the workers'.
+ * The loop's thread parses at most 64 KiB of a connection a turn and computes nothing: bodies, templates, tokens and long
+ * answers are the helper threads' work, steps the workers'.
  */
 #ifndef QUIRE_COORDINATOR_SERVER_H
 #define QUIRE_COORDINATOR_SERVER_H
