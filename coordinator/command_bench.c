@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/must.h"
 #include "coordinator/command.h"
+#include "coordinator/command_input.h"
 #include "coordinator/private_engine.h"
 #include "coordinator/text.h"
 
@@ -325,14 +326,14 @@ static enum err parse_plan(struct bench_plan *p, int *argc, char **argv, struct 
     return OK;
 }
 
-static void print_help(void)
-{
-    puts(
-        "usage: quire bench -m MODEL [--json] [--prefill 512] [--batch 1,4,8,16,32] [--prompt 128] [--gen 32] [--repeat 3] [options]\n"
-        "Measures the engine without HTTP: tokens a second of prompts and of sequences that speak at once.\n"
-        "The options of quire serve that concern the engine hold here too (quire help serve):\n"
-        "--workers, --groups, --kernels, --prefill-math, --kv-memory, --ctx, --no-pin, …");
-}
+static const struct command_usage usage = {
+    .text =
+        "usage: quire bench -m MODEL [--json] [--prefill 512] [--batch 1,4,8,16,32] [--prompt 128] [--gen 32] [--repeat 3] "
+        "[options]\n"
+        "Measures the engine without HTTP: tokens a second of prompts and of sequences that speak at once.\n",
+    .groups = OF_ENGINE,
+    .wanted = "no model: say which file or directory to measure with -m FILE",
+};
 
 int command_bench(int argc, char **argv)
 {
@@ -344,26 +345,13 @@ int command_bench(int argc, char **argv)
                               .gen = 32,
                               .repeat = 3};
     struct serve_options options;
-    const char *rest;
-    uint32_t rest_count;
     struct why why;
-    if (argc > 1 && strcmp(argv[1], "--help") == 0) {
-        print_help();
-        return 0;
-    }
+    int exit_code;
     private_engine_options(&options, "bench");
-    enum err e = parse_plan(&plan, &argc, argv, &why);
-    if (!e)
-        e = serve_options_parse(&options, argc, argv, &rest, 0, &rest_count, &why);
-    if (!e && !*options.model)
-        e = because(&why, ERR_INVALID, "no model: say which file or directory to measure with -m FILE");
-    if (e) {
-        fprintf(stderr, "quire bench: %s\n", why.text);
-        return 2;
-    }
+    if (parse_plan(&plan, &argc, argv, &why))
+        return refuse_with(argv[0], &why);
+    if (!command_options(&options, &usage, argc, argv, NULL, &exit_code))
+        return exit_code;
     log_set_level(LOG_WARN);
-    e = run_bench(&options, &plan, &why);
-    if (e)
-        fprintf(stderr, "quire bench: %s\n", why.text);
-    return e ? 1 : 0;
+    return run_bench(&options, &plan, &why) ? fail_with(argv[0], &why) : 0;
 }

@@ -1,16 +1,15 @@
 /* quire clear: removes the shared memory of a server that is gone. */
 #include <stdio.h>
-#include <string.h>
 
 #include "coordinator/command.h"
-#include "coordinator/options.h"
+#include "coordinator/command_input.h"
 #include "shm/instance.h"
 
-static void print_help(void)
-{
-    puts("usage: quire clear [--name N] [--shm-dir D]\n"
-         "Removes the shared memory of the server N (default: default) if no process holds it.");
-}
+static const struct command_usage usage = {
+    .text = "usage: quire clear [options]\n"
+            "Removes the shared memory of the server --name if no process holds it.\n",
+    .groups = OF_MEMORY,
+};
 
 static enum err clear(const char *name, const char *directory, struct why *why)
 {
@@ -29,21 +28,10 @@ static enum err clear(const char *name, const char *directory, struct why *why)
 int command_clear(int argc, char **argv)
 {
     struct serve_options options;
-    const char *rest;
-    uint32_t rest_count;
     struct why why;
-    if (argc > 1 && strcmp(argv[1], "--help") == 0) {
-        print_help();
-        return 0;
-    }
+    int exit_code;
     serve_options_init(&options);
-    if (serve_options_parse(&options, argc, argv, &rest, 0, &rest_count, &why)) {
-        fprintf(stderr, "quire clear: %s\n", why.text);
-        return 2;
-    }
-    if (clear(options.name, options.shm_dir, &why)) {
-        fprintf(stderr, "quire clear: %s\n", why.text);
-        return 1;
-    }
-    return 0;
+    if (!command_options(&options, &usage, argc, argv, NULL, &exit_code))
+        return exit_code;
+    return clear(options.name, options.shm_dir, &why) ? fail_with(argv[0], &why) : 0;
 }

@@ -1,10 +1,9 @@
 /* quire fsck: the rules of shm/fsck.h against the memory of a live or dead server. */
 #include <stdio.h>
-#include <string.h>
 #include <time.h>
 
 #include "coordinator/command.h"
-#include "coordinator/options.h"
+#include "coordinator/command_input.h"
 #include "shm/fsck.h"
 #include "shm/instance.h"
 
@@ -14,13 +13,13 @@ enum {
     LOOK_AGAIN_MS = 20,
 };
 
-static void print_help(void)
-{
-    puts(
-        "usage: quire fsck [--name N] [--shm-dir D]\n"
-        "Checks the shared memory of the server N (default: default), live or dead, against the rules of shm/fsck.h. Changes nothing.\n"
-        "Exit code 0: all is as it must be; 1: it is not, or there is no such memory.");
-}
+static const struct command_usage usage = {
+    .text =
+        "usage: quire fsck [options]\n"
+        "Checks the shared memory of the server --name, live or dead, against the rules of shm/fsck.h. Changes nothing.\n"
+        "Exit code 0: all is as it must be; 1: it is not, or there is no such memory.\n",
+    .groups = OF_MEMORY,
+};
 
 static void print_fault(void *arg, uint32_t rule, const char *sentence)
 {
@@ -53,22 +52,13 @@ int command_fsck(int argc, char **argv)
     struct serve_options options;
     struct segment_home home;
     struct fsck_report report;
-    const char *rest;
-    uint32_t rest_count;
     struct why why;
-    if (argc > 1 && strcmp(argv[1], "--help") == 0) {
-        print_help();
-        return 0;
-    }
+    int exit_code;
     serve_options_init(&options);
-    if (serve_options_parse(&options, argc, argv, &rest, 0, &rest_count, &why)) {
-        fprintf(stderr, "quire fsck: %s\n", why.text);
-        return 2;
-    }
-    if (segment_home_init(&home, options.name, options.shm_dir, &why) || look(&report, &home, &why)) {
-        fprintf(stderr, "quire fsck: %s\n", why.text);
-        return 1;
-    }
+    if (!command_options(&options, &usage, argc, argv, NULL, &exit_code))
+        return exit_code;
+    if (segment_home_init(&home, options.name, options.shm_dir, &why) || look(&report, &home, &why))
+        return fail_with(argv[0], &why);
     printf("%u pages, %u of them sealed; %u sessions; %u faults\n", report.pages, report.sealed, report.sessions,
            fsck_faults(&report));
     return fsck_faults(&report) ? 1 : 0;

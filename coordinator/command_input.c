@@ -59,3 +59,31 @@ int fail_with(const char *command, const struct why *why)
     fprintf(stderr, "quire %s: %s\n", command, why->text);
     return 1;
 }
+
+int refuse_with(const char *command, const struct why *why)
+{
+    fail_with(command, why);
+    return 2;
+}
+
+bool command_options(struct serve_options *o, const struct command_usage *usage, int argc, char **argv,
+                     const char **word, int *exit_code)
+{
+    const char *rest = NULL;
+    uint32_t rest_count;
+    struct why why;
+    if (argc > 1 && strcmp(argv[1], "--help") == 0) {
+        puts(usage->text);
+        serve_options_print_help(usage->groups);
+        *exit_code = 0;
+        return false;
+    }
+    enum err e = serve_options_parse(o, usage->groups, argc, argv, &rest, word ? 1 : 0, &rest_count, &why);
+    if (!e && usage->wanted && !*o->model)
+        e = because(&why, ERR_INVALID, "%s", usage->wanted);
+    if (e)
+        *exit_code = refuse_with(argv[0], &why);
+    else if (word)
+        *word = rest;
+    return !e;
+}

@@ -3,16 +3,15 @@
 #include <string.h>
 
 #include "coordinator/command.h"
-#include "coordinator/options.h"
+#include "coordinator/command_input.h"
 #include "coordinator/text.h"
 #include "shm/inspect.h"
 
-static void print_help(void)
-{
-    puts(
-        "usage: quire inspect [--name N] [--shm-dir D] [--json]\n"
-        "Shows the shared memory of the server N (default: default), live or dead: workers, pages, sessions, versions.");
-}
+static const struct command_usage usage = {
+    .text = "usage: quire inspect [--json] [options]\n"
+            "Shows the shared memory of the server --name, live or dead: workers, pages, sessions, versions.\n",
+    .groups = OF_MEMORY,
+};
 
 static void field(struct text *out, const char *name, uint64_t value)
 {
@@ -119,32 +118,21 @@ static bool print_json(const struct inspection *found)
 int command_inspect(int argc, char **argv)
 {
     struct serve_options options;
-    const char *rest;
-    uint32_t rest_count;
     struct why why;
     bool json = false;
-    int kept = 1;
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--help") == 0) {
-            print_help();
-            return 0;
-        }
+    int exit_code, kept = 1;
+    for (int i = 1; i < argc; i++)
         if (strcmp(argv[i], "--json") == 0)
             json = true;
         else
             argv[kept++] = argv[i];
-    }
     serve_options_init(&options);
-    if (serve_options_parse(&options, kept, argv, &rest, 0, &rest_count, &why)) {
-        fprintf(stderr, "quire inspect: %s\n", why.text);
-        return 2;
-    }
+    if (!command_options(&options, &usage, kept, argv, NULL, &exit_code))
+        return exit_code;
     struct segment_home home;
     struct inspection found;
-    if (segment_home_init(&home, options.name, options.shm_dir, &why) || inspection_read(&found, &home, &why)) {
-        fprintf(stderr, "quire inspect: %s\n", why.text);
-        return 1;
-    }
+    if (segment_home_init(&home, options.name, options.shm_dir, &why) || inspection_read(&found, &home, &why))
+        return fail_with(argv[0], &why);
     bool shown = true;
     if (json)
         shown = print_json(&found);

@@ -24,7 +24,7 @@
 #include "coordinator/private_server.h"
 #include "coordinator/text.h"
 
-enum { RAW_MAX_TOKENS = 256, MOST_LINE_BYTES = 64 * 1024 };
+enum { RAW_MAX_TOKENS = 256, MOST_LINE_BYTES = 64 * 1024, ENGINE_OF_RUN = OF_ENGINE | OF_CHAT };
 
 struct run_plan {
     const char *connect, *key, *system;
@@ -425,7 +425,7 @@ static enum err parse_engine(struct serve_options *options, int *argc, char **ar
     const char *rest[2] = {NULL};
     uint32_t rest_count;
     serve_options_init(options);
-    enum err e = serve_options_parse(options, *argc, argv, rest, 2, &rest_count, why);
+    enum err e = serve_options_parse(options, ENGINE_OF_RUN, *argc, argv, rest, 2, &rest_count, why);
     if (e)
         return e;
     if (rest_count + (*prompt != NULL) > 1)
@@ -468,9 +468,9 @@ static void print_help(void)
         "  --max-tokens N       ends the answer after so many tokens\n"
         "  --seed N             the same seed gives the same answer\n"
         "  --raw                no chat template: the model continues the prompt (256 tokens unless --max-tokens)\n\n"
-        "A private server takes the options of quire serve that concern the engine (quire help serve):\n"
-        "--workers, --groups, --kernels, --kv-memory, --ctx, --no-pin, ...\n"
-        "A prompt that begins with a dash goes behind --.");
+        "A prompt that begins with a dash goes behind --.\n\n"
+        "What a private server takes beside that:");
+    serve_options_print_help(ENGINE_OF_RUN);
 }
 
 static enum err run(struct run *r, const struct serve_options *options, char *const *words, int count,

@@ -311,31 +311,26 @@ static enum err read_input(const char *path, struct score_plan *plan, struct why
     return e;
 }
 
-static void print_help(void)
-{
-    puts(
+static const struct command_usage usage = {
+    .text =
         "usage: quire score -m MODEL [--json] [--ids] [options] [FILE|-]\n"
         "Reads a text (the standard input without FILE) and says the log-probability of each of its tokens and the perplexity.\n"
         "  --json   one JSON object in place of the table; a token with nothing before it has null\n"
         "  --ids    the input is a JSON array of token ids; nothing is put before them\n"
         "A text longer than the context is scored in windows of --ctx tokens, each beginning half a window before its first\n"
-        "token that has no score yet. The options of quire serve that concern the engine hold here too (quire help serve):\n"
-        "--workers, --kernels, --activations f32, --kv-memory, --ctx, …");
-}
+        "token that has no score yet.\n",
+    .groups = OF_ENGINE,
+    .wanted = "no model: say which file to score with by -m FILE",
+};
 
 int command_score(int argc, char **argv)
 {
     struct score_plan plan = {0};
     struct serve_options options;
     const char *path = NULL;
-    uint32_t paths;
     struct why why;
-    int kept = 1;
+    int exit_code, kept = 1;
     for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--help") == 0) {
-            print_help();
-            return 0;
-        }
         bool *flag = strcmp(argv[i], "--json") == 0 ? &plan.json : strcmp(argv[i], "--ids") == 0 ? &plan.ids : NULL;
         if (flag)
             *flag = true;
@@ -343,15 +338,10 @@ int command_score(int argc, char **argv)
             argv[kept++] = argv[i];
     }
     private_engine_options(&options, "score");
-    enum err e = serve_options_parse(&options, kept, argv, &path, 1, &paths, &why);
-    if (!e && !*options.model)
-        e = because(&why, ERR_INVALID, "no model: say which file to score with by -m FILE");
-    if (e) {
-        fprintf(stderr, "quire score: %s\n", why.text);
-        return 2;
-    }
+    if (!command_options(&options, &usage, kept, argv, &path, &exit_code))
+        return exit_code;
     log_set_level(LOG_WARN);
-    e = read_input(path, &plan, &why);
+    enum err e = read_input(path, &plan, &why);
     if (!e)
         e = score(&options, &plan, &why);
     free(plan.input);

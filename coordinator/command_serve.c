@@ -1,10 +1,9 @@
 /* quire serve: options, log level, then the server. */
-#include <stdio.h>
 #include <string.h>
 
 #include "base/log.h"
 #include "coordinator/command.h"
-#include "coordinator/options.h"
+#include "coordinator/command_input.h"
 #include "coordinator/server.h"
 
 static enum err set_log_level(const char *name, struct why *why)
@@ -19,31 +18,19 @@ static enum err set_log_level(const char *name, struct why *why)
     return because(why, ERR_INVALID, "--log-level %.60s is none of debug, info, warn and error", name);
 }
 
-static void print_help(void)
-{
-    puts("usage: quire serve -m MODEL [options]\n"
-         "Serves a model over HTTP, with the routes of OpenAI's API. GET / shows a page to try it.\n");
-    serve_options_print_help();
-}
+static const struct command_usage usage = {
+    .text = "usage: quire serve -m MODEL [options]\n"
+            "Serves a model over HTTP, with the routes of OpenAI's API. GET / shows a page to try it.\n",
+    .groups = OF_ALL,
+};
 
 int command_serve(int argc, char **argv)
 {
     struct serve_options options;
-    const char *rest;
-    uint32_t rest_count;
     struct why why;
-    for (int i = 1; i < argc; i++)
-        if (strcmp(argv[i], "--help") == 0) {
-            print_help();
-            return 0;
-        }
+    int exit_code;
     serve_options_init(&options);
-    enum err e = serve_options_parse(&options, argc, argv, &rest, 0, &rest_count, &why);
-    if (!e)
-        e = set_log_level(options.log_level, &why);
-    if (e) {
-        fprintf(stderr, "quire serve: %s\n", why.text);
-        return 2;
-    }
-    return server_run(&options);
+    if (!command_options(&options, &usage, argc, argv, NULL, &exit_code))
+        return exit_code;
+    return set_log_level(options.log_level, &why) ? refuse_with(argv[0], &why) : server_run(&options);
 }

@@ -67,6 +67,10 @@ static int help(int argc, char **argv)
         fprintf(stderr, "quire: there is no command \"%.60s\"\n", argv[1]);
         return 2;
     }
+    if (argc > 2) {
+        fprintf(stderr, "quire: help is given on one command at a time, and \"%.60s\" is one word too many\n", argv[2]);
+        return 2;
+    }
     if (!command) {
         print_commands(stdout);
         return 0;
@@ -99,6 +103,10 @@ int main(int argc, char **argv)
         return 2;
     }
     if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
+        if (argc > 2) {
+            fprintf(stderr, "quire: nothing is wanted behind %s, but there is \"%.60s\"\n", argv[1], argv[2]);
+            return 2;
+        }
         printf("quire %s\n", QUIRE_VERSION);
         return done(0);
     }

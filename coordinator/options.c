@@ -14,6 +14,7 @@ enum option_kind { TEXT, LIST, COUNT, BYTES, FLAG };
 
 struct option {
     enum option_kind kind;
+    uint32_t groups;
     size_t offset; /* of the field in struct serve_options */
     const char *name;
     const char *fallback;
@@ -22,8 +23,8 @@ struct option {
 };
 
 static const struct option options[] = {
-#define X(kind, field, name, fallback, least, most, help) \
-    {kind, offsetof(struct serve_options, field), name, fallback, least, most, help},
+#define X(kind, groups, field, name, fallback, least, most, help) \
+    {kind, groups, offsetof(struct serve_options, field), name, fallback, least, most, help},
     SERVE_OPTIONS(X)
 #undef X
 };
@@ -177,6 +178,15 @@ enum err serve_option_set(struct serve_options *o, const char *name, const char 
     return set_value(option, (char *)o + option->offset, value, why);
 }
 
+/* The same, where what is of no such group is only checked. */
+static enum err set_of_groups(struct serve_options *o, uint32_t groups, const char *name, const char *value,
+                              struct why *why)
+{
+    const struct option *option = option_find(name);
+    struct serve_options unused = {0};
+    return serve_option_set(option && !(option->groups & groups) ? &unused : o, name, value, why);
+}
+
 void serve_options_init(struct serve_options *o)
 {
     *o = (struct serve_options){0};
@@ -186,13 +196,13 @@ void serve_options_init(struct serve_options *o)
 }
 
 /* One argument that begins with a dash, perhaps with the next one as its value. */
-static enum err parse_dashed(struct serve_options *o, int argc, char **argv, int *at, struct why *why)
+static enum err parse_dashed(struct serve_options *o, uint32_t groups, int argc, char **argv, int *at, struct why *why)
 {
     const char *word = argv[*at];
     if (strcmp(word, "-m") == 0)
         word = "--model";
     if (strncmp(word, "--", 2) != 0 || !word[2])
-        return because(why, ERR_INVALID, "there is no option \"%.60s\"; quire help serve lists them", word);
+        return because(why, ERR_INVALID, "there is no option \"%.60s\"; quire help %s lists them", word, argv[0]);
     char name[64];
     const char *equals = strchr(word, '=');
     size_t length = equals ? (size_t)(equals - word) - 2 : strlen(word) - 2;
@@ -201,21 +211,24 @@ static enum err parse_dashed(struct serve_options *o, int argc, char **argv, int
     const struct option *option = option_find(name);
     bool is_config = strcmp(name, "config") == 0;
     const char *value = equals ? equals + 1 : "";
-    if (!equals && (is_config || (option && option->kind != FLAG))) {
+    if (!is_config && !(option && option->groups & groups))
+        return because(why, ERR_INVALID, "%s \"--%.60s\"; quire help %s lists them",
+                       option ? "this command takes no option" : "there is no option", name, argv[0]);
+    if (!equals && (is_config || option->kind != FLAG)) {
         if (*at + 1 >= argc)
             return because(why, ERR_INVALID, "--%s wants a value", name);
         value = argv[++*at];
     }
-    return is_config ? serve_options_read_file(o, value, why) : serve_option_set(o, name, value, why);
+    return is_config ? serve_options_read_file(o, groups, value, why) : serve_option_set(o, name, value, why);
 }
 
-enum err serve_options_parse(struct serve_options *o, int argc, char **argv, const char **rest, uint32_t rest_max,
-                             uint32_t *rest_count, struct why *why)
+enum err serve_options_parse(struct serve_options *o, uint32_t groups, int argc, char **argv, const char **rest,
+                             uint32_t rest_max, uint32_t *rest_count, struct why *why)
 {
     *rest_count = 0;
     for (int i = 1; i < argc; i++) {
         if (argv[i][0] == '-' && argv[i][1]) {
-            enum err e = parse_dashed(o, argc, argv, &i, why);
+            enum err e = parse_dashed(o, groups, argc, argv, &i, why);
             if (e)
                 return e;
         } else if (*rest_count < rest_max) {
@@ -237,7 +250,7 @@ static char *trim(char *text)
     return text;
 }
 
-enum err serve_options_read_file(struct serve_options *o, const char *path, struct why *why)
+enum err serve_options_read_file(struct serve_options *o, uint32_t groups, const char *path, struct why *why)
 {
     FILE *file = fopen(path, "re");
     if (!file)
@@ -255,7 +268,7 @@ enum err serve_options_read_file(struct serve_options *o, const char *path, stru
             e = because(&what, ERR_INVALID, "the line is longer than %zu bytes", sizeof line - 2);
         } else if (equals) {
             *equals = 0;
-            e = serve_option_set(o, trim(text), trim(equals + 1), &what);
+            e = set_of_groups(o, groups, trim(text), trim(equals + 1), &what);
         } else {
             e = because(&what, ERR_INVALID, "\"%.60s\" is no line of the form name = value", text);
         }
@@ -268,10 +281,12 @@ enum err serve_options_read_file(struct serve_options *o, const char *path, stru
     return e;
 }
 
-void serve_options_print_help(void)
+void serve_options_print_help(uint32_t groups)
 {
     printf("  --%-18s %s\n", "config FILE", "reads \"name = value\" lines; what follows on the command line wins");
     for (size_t i = 0; i < OPTION_COUNT; i++) {
+        if (!(options[i].groups & groups))
+            continue;
         char left[64];
         static const char *const value[] = {
             [TEXT] = " S", [LIST] = " S", [COUNT] = " N", [BYTES] = " SIZE", [FLAG] = ""};

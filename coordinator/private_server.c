@@ -66,7 +66,8 @@ static const char *said(const char *line, const char *level)
 /* The words behind "quire serve"; ours come last and win. */
 static char **make_arguments(const struct private_server *p, char *const *options, int count)
 {
-    const char *ours[] = {"--host=127.0.0.1", "--port=0", "--api-key-file=", "--log-level=info", "--name", p->name};
+    const char *ours[] = {"--host=127.0.0.1", "--port=0", "--api-key-file=", "--log-level=info", "--keep=no",
+                          "--name",           p->name};
     char **words = calloc((size_t)count + OUR_OPTIONS, sizeof *words);
     int n = 0;
     if (!words)

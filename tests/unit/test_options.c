@@ -14,18 +14,20 @@ enum kind { TEXT, LIST, COUNT, BYTES, FLAG };
 
 static const struct entry {
     enum kind kind;
+    uint32_t groups;
     const char *name, *fallback, *help;
     uint64_t least, most;
     size_t offset, size;
 } entries[] = {
-#define X(kind, field, name, fallback, least, most, help) \
-    {kind,                                                \
-     name,                                                \
-     fallback,                                            \
-     help,                                                \
-     least,                                               \
-     most,                                                \
-     offsetof(struct serve_options, field),               \
+#define X(kind, groups, field, name, fallback, least, most, help) \
+    {kind,                                                        \
+     groups,                                                      \
+     name,                                                        \
+     fallback,                                                    \
+     help,                                                        \
+     least,                                                       \
+     most,                                                        \
+     offsetof(struct serve_options, field),                       \
      sizeof(((struct serve_options *)0)->field)},
     SERVE_OPTIONS(X)
 #undef X
@@ -50,7 +52,7 @@ static enum err parse(struct serve_options *o, struct why *why, const char *cons
     uint32_t rest_count;
     memcpy(argv + 1, words, (size_t)count * sizeof *words);
     serve_options_init(o);
-    return serve_options_parse(o, count + 1, (char **)argv, &rest, 0, &rest_count, why);
+    return serve_options_parse(o, OF_ALL, count + 1, (char **)argv, &rest, 0, &rest_count, why);
 }
 
 #define PARSE(o, why, ...) \
@@ -112,7 +114,7 @@ static void each_option_is_set_by_its_name_and_nothing_else_is(void **state)
             assert_int_equal(PARSE(&apart, &why, word, another_value(e)), OK);
         assert_true(differ_only_in(&apart, &defaults, e));
         serve_options_init(&filed);
-        assert_int_equal(serve_options_read_file(&filed, file_of(line), &why), OK);
+        assert_int_equal(serve_options_read_file(&filed, OF_ALL, file_of(line), &why), OK);
         assert_true(differ_only_in(&filed, &defaults, e));
     }
     unlink(file_of(""));
@@ -183,6 +185,54 @@ static void wrong_words_get_one_sentence(void **state)
     assert_int_equal(PARSE(&o, &why, "--model", longest), OK);
 }
 
+static enum err parse_of(struct serve_options *o, uint32_t groups, const char *word, const char *value, struct why *why)
+{
+    const char *argv[] = {"brew", word, value}, *rest;
+    uint32_t rest_count;
+    serve_options_init(o);
+    return serve_options_parse(o, groups, value ? 3 : 2, (char **)argv, &rest, 0, &rest_count, why);
+}
+
+static void a_command_takes_the_options_of_its_groups_and_refuses_the_others_by_name(void **state)
+{
+    struct serve_options defaults, o;
+    struct why why;
+    (void)state;
+    serve_options_init(&defaults);
+    for (uint32_t groups = 0; groups <= OF_ALL; groups++)
+        for (size_t i = 0; i < ENTRIES; i++) {
+            const struct entry *e = &entries[i];
+            char word[128], expected[160];
+            snprintf(word, sizeof word, "--%s=%s", e->name, another_value(e));
+            enum err got = parse_of(&o, groups, word, NULL, &why);
+            assert_int_equal(got, e->groups & groups ? OK : ERR_INVALID);
+            if (!got) {
+                assert_true(differ_only_in(&o, &defaults, e));
+                continue;
+            }
+            snprintf(expected, sizeof expected, "this command takes no option \"--%s\"; quire help brew lists them",
+                     e->name);
+            assert_string_equal(why.text, expected);
+        }
+}
+
+static void a_file_holds_options_for_all_commands(void **state)
+{
+    struct serve_options o;
+    struct why why;
+    (void)state;
+    const char *path = file_of("name = some\nport = 7\nkeep = yes\n");
+    assert_int_equal(parse_of(&o, OF_MEMORY, "--config", path, &why), OK);
+    assert_string_equal(o.name, "some");
+    assert_int_equal(o.port, 8080);
+    assert_false(o.keep);
+    assert_int_equal(parse_of(&o, OF_MEMORY, "--config", file_of("port = 70000\n"), &why), ERR_INVALID);
+    assert_non_null(strstr(why.text, "70000"));
+    assert_int_equal(parse_of(&o, OF_MEMORY, "--config", file_of("prot = 7\n"), &why), ERR_INVALID);
+    assert_non_null(strstr(why.text, "\"--prot\""));
+    unlink(path);
+}
+
 static void a_bad_line_is_told_with_its_number(void **state)
 {
     struct serve_options o;
@@ -190,7 +240,7 @@ static void a_bad_line_is_told_with_its_number(void **state)
     char expected[256];
     (void)state;
     const char *path = file_of("# all is well\nport = 80\nport 81\n");
-    assert_int_equal(serve_options_read_file(&o, path, &why), ERR_INVALID);
+    assert_int_equal(serve_options_read_file(&o, OF_ALL, path, &why), ERR_INVALID);
     snprintf(expected, sizeof expected, "%s:3: \"port 81\" is no line of the form name = value", path);
     assert_string_equal(why.text, expected);
     unlink(path);
@@ -206,7 +256,7 @@ static void a_line_that_is_too_long_is_not_read_as_two(void **state)
     strcpy(text + OPTION_TEXT_BYTES + 127, "port = 5\n");
     serve_options_init(&o);
     const char *path = file_of(text);
-    assert_int_equal(serve_options_read_file(&o, path, &why), ERR_INVALID);
+    assert_int_equal(serve_options_read_file(&o, OF_ALL, path, &why), ERR_INVALID);
     assert_int_equal(o.port, 8080);
     unlink(path);
 }
@@ -307,6 +357,8 @@ int main(void)
         cmocka_unit_test(what_lies_beyond_an_options_bounds_is_refused_by_name),
         cmocka_unit_test(the_command_line_is_read_from_left_to_right),
         cmocka_unit_test(wrong_words_get_one_sentence),
+        cmocka_unit_test(a_command_takes_the_options_of_its_groups_and_refuses_the_others_by_name),
+        cmocka_unit_test(a_file_holds_options_for_all_commands),
         cmocka_unit_test(a_bad_line_is_told_with_its_number),
         cmocka_unit_test(a_line_that_is_too_long_is_not_read_as_two),
         cmocka_unit_test(bytes_have_units),
