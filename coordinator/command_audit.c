@@ -435,10 +435,8 @@ int command_audit(int argc, char **argv)
     if (!e && (!plan.model || optind != argc))
         e = because(&why, ERR_INVALID,
                     "no model: say which file to measure with -m FILE, and nothing behind the options");
-    if (e) {
-        fprintf(stderr, "quire audit: %s\n", why.text);
-        return 2;
-    }
+    if (e)
+        return refuse_with(argv[0], &why);
     log_set_level(LOG_WARN);
-    return audit(&plan, json, &why) ? fail_with(argv[0], &why) : 0;
+    return end_with(argv[0], audit(&plan, json, &why), &why);
 }

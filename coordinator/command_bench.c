@@ -353,5 +353,5 @@ int command_bench(int argc, char **argv)
     if (!command_options(&options, &usage, argc, argv, NULL, &exit_code))
         return exit_code;
     log_set_level(LOG_WARN);
-    return run_bench(&options, &plan, &why) ? fail_with(argv[0], &why) : 0;
+    return end_with(argv[0], run_bench(&options, &plan, &why), &why);
 }

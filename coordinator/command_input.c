@@ -66,6 +66,11 @@ int refuse_with(const char *command, const struct why *why)
     return 2;
 }
 
+int end_with(const char *command, enum err e, const struct why *why)
+{
+    return e == ERR_INVALID ? refuse_with(command, why) : e ? fail_with(command, why) : 0;
+}
+
 bool command_options(struct serve_options *o, const struct command_usage *usage, int argc, char **argv,
                      const char **word, int *exit_code)
 {

@@ -23,6 +23,9 @@ enum err write_output(const char *text, size_t length, struct why *why);
 int fail_with(const char *command, const struct why *why);
 int refuse_with(const char *command, const struct why *why);
 
+/* How a command ends that reads nothing but its arguments and files: ERR_INVALID is what was asked for and can never be. */
+int end_with(const char *command, enum err e, const struct why *why);
+
 struct command_usage {
     const char *text;   /* of the help; the lines of the options follow */
     uint32_t groups;    /* of options.h: what the command takes */
