@@ -89,15 +89,13 @@ class Quire:
         self.load_program = build / "release" / "bench" / "bench_load"
 
     def bench_command(self, model, prefill, batch, prompt, gen, repeat):
-        """Without prompts of its own it still times one token's: `--prefill` takes no empty list."""
         shape = read_shape(model)
         memory = max(kv_memory(shape, max(batch, default=0), prompt + gen), kv_memory(shape, 1, max(prefill, default=0)))
-        return [self.program, "bench", "-m", model, "--json", "--prefill", csv(prefill or [1]), "--batch", csv(batch),
+        return [self.program, "bench", "-m", model, "--json", "--prefill", csv(prefill), "--batch", csv(batch),
                 "--prompt", prompt, "--gen", gen, "--repeat", repeat, "--kv-memory", memory]
 
     def bench(self, model, prefill=(), batch=(), prompt=128, gen=32, repeat=1):
-        result = run_json(self.bench_command(model, prefill, batch, prompt, gen, repeat))
-        return result if prefill else {**result, "prefill_tps": {}}
+        return run_json(self.bench_command(model, prefill, batch, prompt, gen, repeat))
 
     def load(self, url, plan, each=False, timeout=900):
         """Runs bench_load: its summary, or a list of requests when `each`."""
