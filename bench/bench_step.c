@@ -49,7 +49,8 @@ struct bench {
     uint8_t *weights, *pages;
     struct shared_buffers shared;
     struct sample_partial *partials; /* (sequences, blocks) */
-    uint32_t ranks, layer_parts;     /* meetings of a layer */
+    uint32_t ranks;
+    uint32_t embed_parts, layer_parts; /* meetings behind the embedding, 0 or 1, and of a layer */
     struct rank *rank;
 
     /* the case */
@@ -83,10 +84,11 @@ static void *allocate(uint64_t bytes)
 /* Which part ends with the meeting at hand; in the step that finds out about parts, any. */
 static uint32_t part_of(const struct bench *b, uint32_t meeting)
 {
-    uint32_t layers_end = 1 + b->layer_parts * b->model.layers;
-    if (meeting == 0 || b->layer_parts == 0)
+    uint32_t layers_end = b->embed_parts + b->layer_parts * b->model.layers;
+    if (meeting < b->embed_parts || b->layer_parts == 0)
         return 0;
-    return meeting < layers_end ? 1 + (meeting - 1) % b->layer_parts : 1 + b->layer_parts + meeting - layers_end;
+    return meeting < layers_end ? 1 + (meeting - b->embed_parts) % b->layer_parts
+                                : 1 + b->layer_parts + meeting - layers_end;
 }
 
 static enum err meet(void *arg)
@@ -241,7 +243,9 @@ static void measure_case(struct bench *b, uint32_t sequences, uint32_t tokens, u
     place_case(b, sequences, tokens, position);
     b->layer_parts = 0;
     run_steps(b, 1); /* warms up, and says how many meetings a layer has */
-    b->layer_parts = (b->rank[0].meetings - 3) / b->model.layers;
+    b->embed_parts = (b->rank[0].meetings - 2) % b->model.layers; /* logits and drawing are met behind, too */
+    b->layer_parts = (b->rank[0].meetings - 2) / b->model.layers;
+    must(b->embed_parts <= 1);
     must(b->layer_parts + 3 <= MOST_PARTS);
     run_steps(b, 2);
     double steps = b->seconds / b->step[1];

@@ -24,7 +24,7 @@ enum err arch_gemma2_run(struct forward *f, const struct batch *b)
 
     forward_embed(f, b); /* hidden = sqrt(dim) * embedding of each token */
     forward_fetch_layer(f, 0);
-    if (forward_meet(f) != OK)
+    if (forward_meet_for_hidden(f) != OK)
         return ERR_ABORTED;
     for (uint32_t layer = 0; layer < m->layers; layer++) {
         const struct model_layer *l = &m->layer[layer];
@@ -43,7 +43,7 @@ enum err arch_gemma2_run(struct forward *f, const struct batch *b)
             return ERR_ABORTED;
         forward_add_normed(f, b, &l->attn_post_norm); /* hidden += norm(Wo attn) */
         forward_fetch(f, &l->gate);
-        if (forward_meet(f) != OK)
+        if (forward_meet_for_hidden(f) != OK)
             return ERR_ABORTED;
 
         forward_take_normed(f, b, &l->ffn_norm); /* x = norm(hidden) */
@@ -57,7 +57,7 @@ enum err arch_gemma2_run(struct forward *f, const struct batch *b)
             return ERR_ABORTED;
         forward_add_normed(f, b, &l->ffn_post_norm); /* hidden += norm(Wdown act) */
         forward_fetch_layer(f, layer + 1);
-        if (forward_meet(f) != OK)
+        if (forward_meet_for_hidden(f) != OK)
             return ERR_ABORTED;
     }
     return OK;

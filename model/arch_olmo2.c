@@ -19,13 +19,13 @@ static enum err run(struct forward *f, const struct batch *b)
     const struct model *m = f->m;
 
     forward_embed(f, b); /* hidden = embedding of each token */
-    if (forward_meet(f) != OK)
+    if (forward_meet_for_hidden(f) != OK)
         return ERR_ABORTED;
     for (uint32_t layer = 0; layer < m->layers; layer++) {
         const struct model_layer *l = &m->layer[layer];
 
-        forward_take(f, b, f->shared.hidden, m->dim); /* x = hidden */
-        forward_qkv_unnormed(f, b, layer);            /* q, k, v = Wq x, Wk x, Wv x; v to its pages */
+        forward_take(f, b, f->hidden, m->dim); /* x = hidden */
+        forward_qkv_unnormed(f, b, layer);     /* q, k, v = Wq x, Wk x, Wv x; v to its pages */
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
         forward_norm_qk(f, b, layer); /* rope(norm(q)), rope(norm(k)); k to its pages */
@@ -39,11 +39,11 @@ static enum err run(struct forward *f, const struct batch *b)
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
         forward_add_normed(f, b, &l->attn_post_norm); /* hidden += norm(Wo attn) */
-        if (forward_meet(f) != OK)
+        if (forward_meet_for_hidden(f) != OK)
             return ERR_ABORTED;
 
-        forward_take(f, b, f->shared.hidden, m->dim); /* x = hidden */
-        forward_gated(f, &l->gate, &l->up);           /* act = silu(Wgate x) * (Wup x) */
+        forward_take(f, b, f->hidden, m->dim); /* x = hidden */
+        forward_gated(f, &l->gate, &l->up);    /* act = silu(Wgate x) * (Wup x) */
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
         forward_take_gated(f, b);
@@ -51,7 +51,7 @@ static enum err run(struct forward *f, const struct batch *b)
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
         forward_add_normed(f, b, &l->ffn_post_norm); /* hidden += norm(Wdown act) */
-        if (forward_meet(f) != OK)
+        if (forward_meet_for_hidden(f) != OK)
             return ERR_ABORTED;
     }
     return OK;

@@ -15,8 +15,9 @@
 enum {
     LOGIT_BLOCK = 256, /* vocabulary rows that stay in one rank */
     BUFFER_ALIGN = 4096,
-    ROUNDED_TOKENS =
-        4, /* so many at least, and a network's activations cross to other ranks as 8-bit codes; by measurement (bench_step) */
+    /* By measurement (bench_step): */
+    ROUNDED_TOKENS = 4,     /* so many at least, and a network's activations cross to other ranks as 8-bit codes */
+    OWN_HIDDEN_TOKENS = 32, /* so many at most, and a rank keeps the residual stream by itself where it can */
     BLOCK_TILES = TILE_K / TILE_ROWS, /* tiles whose rows are the columns of one block of codes */
 };
 
@@ -25,6 +26,12 @@ enum {
 static uint32_t logits_stride(const struct model *m)
 {
     return tiles_of(m->vocab) * TILE_ROWS;
+}
+
+/* Whether only norms of branches are added to hidden. */
+static bool has_normed_branches(const struct model *m)
+{
+    return m->layer[0].attn_post_norm.count > 0;
 }
 
 /* Columns of the widest matrix. */
@@ -41,7 +48,7 @@ uint64_t shared_buffers_place(struct shared_buffers *b, const struct model *m, u
     b->q = forward_place(base, &used, row * m->heads * m->head_dim);
     b->k = forward_place(base, &used, row * m->kv_heads * m->head_dim);
     b->attn = forward_place(base, &used, row * m->heads * m->head_dim);
-    b->branch = forward_place(base, &used, m->layer[0].attn_post_norm.count > 0 ? row * m->dim : 0);
+    b->branch = forward_place(base, &used, has_normed_branches(m) ? row * m->dim : 0);
     b->act = forward_place(base, &used, row * (m->experts > 0 ? m->experts_used * m->expert_ffn : m->ffn));
     b->rounded_act = forward_place(base, &used, m->experts > 0 ? 0 : activations_bytes(capacity, m->ffn));
     b->logits = forward_place(base, &used, (uint64_t)logit_rows * logits_stride(m) * sizeof(float));
@@ -54,6 +61,9 @@ static uint64_t private_buffers_place(struct forward *f, uint8_t *base)
     uint32_t cols = widest(m);
     uint64_t used = 0;
     f->x = forward_place(base, &used, (uint64_t)f->capacity * m->dim * sizeof(float));
+    f->own_hidden = forward_place(
+        base, &used,
+        has_normed_branches(m) ? (uint64_t)least(f->capacity, OWN_HIDDEN_TOKENS) * m->dim * sizeof(float) : 0);
     f->out[0] = forward_place(base, &used, (uint64_t)f->capacity * CHUNK_ROWS * sizeof(float));
     f->out[1] = forward_place(base, &used, (uint64_t)f->capacity * CHUNK_ROWS * sizeof(float));
     f->quantised = forward_place(base, &used, activations_bytes(f->capacity, cols));
@@ -163,6 +173,7 @@ void forward_join(struct forward *f, uint32_t rank, uint32_t ranks, const struct
     f->rank = rank;
     f->ranks = ranks;
     f->shared = *shared;
+    f->hidden = shared->hidden;
     f->meet = meet;
     f->meet_arg = meet_arg;
 }
@@ -200,10 +211,17 @@ enum err batch_check(const struct batch *b, const struct model *m, uint32_t capa
 enum err forward_run(struct forward *f, const struct batch *b)
 {
     must(f->ranks > 0 && b->tokens > 0 && b->tokens <= f->capacity);
+    bool own = has_normed_branches(f->m) && b->tokens <= OWN_HIDDEN_TOKENS;
+    f->hidden = own ? f->own_hidden : f->shared.hidden;
     return arch_numbered(f->m->arch)->run(f, b) == OK ? OK : ERR_ABORTED;
 }
 
 /* ---- inputs ---- */
+
+static bool is_mine(const struct forward *f, uint32_t token)
+{
+    return f->hidden == f->own_hidden || token % f->ranks == f->rank;
+}
 
 void forward_embed(struct forward *f, const struct batch *b)
 {
@@ -211,8 +229,8 @@ void forward_embed(struct forward *f, const struct batch *b)
     struct tile_matrix embed = model_matrix(&m->embed, f->weights), learned = model_matrix(&m->positions, f->weights);
     for (const struct batch_run *run = b->runs; run < b->runs + b->run_count; run++)
         for (uint32_t t = run->first_row; t < run->first_row + run->count; t++) {
-            float *hidden = f->shared.hidden + (size_t)t * m->dim;
-            if (t % f->ranks != f->rank)
+            float *hidden = f->hidden + (size_t)t * m->dim;
+            if (!is_mine(f, t))
                 continue;
             tiles_row(&embed, b->token_ids[t], hidden);
             for (uint32_t i = 0; m->embed_scale != 1.0f && i < m->dim; i++)
@@ -254,7 +272,7 @@ void forward_take_layer_normed(struct forward *f, const struct batch *b, const s
 {
     size_t dim = f->m->dim;
     for (uint32_t t = 0; t < b->tokens; t++)
-        norm_row(f, f->x + t * dim, f->shared.hidden + t * dim, weight, bias);
+        norm_row(f, f->x + t * dim, f->hidden + t * dim, weight, bias);
     forward_take_rows(f, b->tokens, f->x, f->m->dim);
 }
 
@@ -364,7 +382,8 @@ void forward_add(struct forward *f, const struct weight *w)
 
 void forward_add_biased(struct forward *f, const struct weight *w, const struct weight_vector *bias)
 {
-    project_mine(f, w, bias, f->shared.hidden, PRODUCT_ADD);
+    must(f->hidden == f->shared.hidden); /* my columns of all rows, which the other ranks read */
+    project_mine(f, w, bias, f->hidden, PRODUCT_ADD);
 }
 
 void forward_branch(struct forward *f, const struct weight *w)
@@ -375,8 +394,10 @@ void forward_branch(struct forward *f, const struct weight *w)
 void forward_add_normed(struct forward *f, const struct batch *b, const struct weight_vector *weight)
 {
     uint32_t dim = f->m->dim;
-    for (uint32_t t = f->rank; t < b->tokens; t += f->ranks) {
-        float *hidden = f->shared.hidden + (size_t)t * dim;
+    for (uint32_t t = 0; t < b->tokens; t++) {
+        float *hidden = f->hidden + (size_t)t * dim;
+        if (!is_mine(f, t))
+            continue;
         norm_row(f, f->x, f->shared.branch + (size_t)t * dim, weight, &(struct weight_vector){0});
         for (uint32_t i = 0; i < dim; i++)
             hidden[i] += f->x[i];
@@ -469,8 +490,7 @@ void forward_logits(struct forward *f, const uint32_t *rows, uint32_t count, uin
     if (count == 0 || *first == *last)
         return;
     for (uint32_t i = 0; i < count; i++)
-        norm_row(f, f->x + (size_t)i * m->dim, f->shared.hidden + (size_t)rows[i] * m->dim, &m->out_norm,
-                 &m->out_norm_bias);
+        norm_row(f, f->x + (size_t)i * m->dim, f->hidden + (size_t)rows[i] * m->dim, &m->out_norm, &m->out_norm_bias);
     forward_take_rows(f, count, f->x, m->dim);
     struct tile_matrix head = model_matrix(&m->head, f->weights);
     forward_product(f, &head, (struct tile_range){*first / TILE_ROWS, tiles_of(*last)}, f->shared.logits,

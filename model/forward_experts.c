@@ -92,7 +92,7 @@ static void add_expert(struct forward *f, const struct tile_matrix *w, uint32_t 
          chunk = chunk_at(chunk.last, mine.last)) {
         uint32_t rows = forward_product_chunk(f, w, chunk, f->out[0]);
         for (uint32_t i = first; i < last; i++) {
-            float *hidden = f->shared.hidden + (size_t)r->token[i] * w->rows + (size_t)chunk.first * TILE_ROWS;
+            float *hidden = f->hidden + (size_t)r->token[i] * w->rows + (size_t)chunk.first * TILE_ROWS;
             const float *answer = f->out[0] + (size_t)(i - first) * CHUNK_ROWS;
             for (uint32_t row = 0; row < rows; row++)
                 hidden[row] += r->share[i] * answer[row];

@@ -38,7 +38,8 @@ struct forward {
 
     /* private memory, one block */
     uint8_t *memory;
-    float *x;        /* (capacity, dim): normed rows */
+    float *x; /* (capacity, dim): normed rows */
+    float *own_hidden; /* (the first tokens, dim): a residual stream of the rank's own; of models with norms on branches */
     float *out[2];   /* (capacity, CHUNK_ROWS): outputs on their way elsewhere */
     void *quantised; /* behind `in` */
     void *product_scratch;
@@ -49,10 +50,12 @@ struct forward {
 
     struct expert_routes routes; /* of models with experts */
 
+    /* of the step at hand */
+    float *hidden;         /* (tokens, dim): the residual stream, shared hidden or own_hidden */
     struct activations in; /* the inputs of the products that come next */
 };
 
-/* hidden[t] = embedding of token t, scaled, and its learned position where the model has those; for every ranks-th token. */
+/* hidden[t] = embedding of token t, scaled, and its learned position where the model has those; my rows of hidden. */
 void forward_embed(struct forward *f, const struct batch *b);
 
 /* The next inputs: rms_norm(hidden) * weight, all rows. */
@@ -67,7 +70,7 @@ void forward_take(struct forward *f, const struct batch *b, const float *x, uint
 
 /*
  * My rows of q, k and v, with their biases and with heads normalised where the model does that: q, rotated, into shared q;
- * k, rotated, and v as f16 into the pages. Reads the inputs.
+ * k, rotated, and v into the pages. Reads the inputs.
  */
 void forward_qkv(struct forward *f, const struct batch *b, uint32_t layer);
 
@@ -85,7 +88,7 @@ void forward_attend(struct forward *f, const struct batch *b, uint32_t layer);
 void forward_add(struct forward *f, const struct weight *w);
 void forward_add_biased(struct forward *f, const struct weight *w, const struct weight_vector *bias);
 
-/* In two parts with a meeting between them: branch = w x, my rows, reading the inputs; hidden += rms_norm(branch) * weight, every ranks-th token. */
+/* In two parts with a meeting between them: branch = w x, my rows, reading the inputs; hidden += rms_norm(branch) * weight, my rows of hidden. */
 void forward_branch(struct forward *f, const struct weight *w);
 void forward_add_normed(struct forward *f, const struct batch *b, const struct weight_vector *weight);
 
@@ -121,6 +124,16 @@ void forward_fetch_layer(const struct forward *f, uint32_t layer);
 static inline enum err forward_meet(struct forward *f)
 {
     return f->meet ? f->meet(f->meet_arg) : OK;
+}
+
+/*
+ * The meeting behind forward_embed and forward_add_normed, which a rank that keeps the residual stream by itself can do without: all
+ * rows of hidden are its own then, since nothing but norms of the shared branch is added to them. Of a few tokens that takes less time
+ * than to meet and to read what others wrote.
+ */
+static inline enum err forward_meet_for_hidden(struct forward *f)
+{
+    return f->hidden == f->own_hidden ? OK : forward_meet(f);
 }
 
 #endif
