@@ -242,7 +242,7 @@ static void measure_case(struct bench *b, uint32_t sequences, uint32_t tokens, u
 {
     place_case(b, sequences, tokens, position);
     b->layer_parts = 0;
-    run_steps(b, 1); /* warms up, and says how many meetings a layer has */
+    run_steps(b, 1);                                              /* warms up, and says how many meetings a layer has */
     b->embed_parts = (b->rank[0].meetings - 2) % b->model.layers; /* logits and drawing are met behind, too */
     b->layer_parts = (b->rank[0].meetings - 2) / b->model.layers;
     must(b->embed_parts <= 1);

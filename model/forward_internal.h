@@ -39,8 +39,9 @@ struct forward {
     /* private memory, one block */
     uint8_t *memory;
     float *x; /* (capacity, dim): normed rows */
-    float *own_hidden; /* (the first tokens, dim): a residual stream of the rank's own; of models with norms on branches */
-    float *out[2];   /* (capacity, CHUNK_ROWS): outputs on their way elsewhere */
+    float *
+        own_hidden; /* (the first tokens, dim): a residual stream of the rank's own; of models with norms on branches */
+    float *out[2];  /* (capacity, CHUNK_ROWS): outputs on their way elsewhere */
     void *quantised; /* behind `in` */
     void *product_scratch;
     void *attention_scratch;
