@@ -70,14 +70,20 @@ void reply_bytes(struct server *s, struct http_request *http, int status, const 
     send_reply(s, http, status, type, bytes, length, &x);
 }
 
-void reply_json(struct server *s, struct http_request *http, int status, const struct text *body, const char *id)
+void reply_text(struct server *s, struct http_request *http, int status, const char *type, const struct text *body,
+                const char *id)
 {
     if (body->failed) {
         reply_refusal(s, http, 500, "no memory left to write the answer");
         return;
     }
     struct extra x = common(s, http, id);
-    send_reply(s, http, status, "application/json", body->at, body->length, &x);
+    send_reply(s, http, status, type, body->at, body->length, &x);
+}
+
+void reply_json(struct server *s, struct http_request *http, int status, const struct text *body, const char *id)
+{
+    reply_text(s, http, status, "application/json", body, id);
 }
 
 void reply_error(struct server *s, struct http_request *http, const struct api_error *e, const char *allow)

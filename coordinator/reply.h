@@ -10,8 +10,14 @@
 #include "coordinator/server.h"
 #include "coordinator/text.h"
 
-/* id: X-Request-Id when the client gave none of its own; NULL: none then. */
+/*
+ * A body that was written for this answer: 500 in its place when memory ran out while it was. id: X-Request-Id when the
+ * client gave none of its own; NULL: none then.
+ */
+void reply_text(struct server *s, struct http_request *http, int status, const char *type, const struct text *body,
+                const char *id);
 void reply_json(struct server *s, struct http_request *http, int status, const struct text *body, const char *id);
+/* A body that lay there before. */
 void reply_bytes(struct server *s, struct http_request *http, int status, const char *type, const void *bytes,
                  size_t length);
 /* 429 and 503 carry Retry-After, 401 WWW-Authenticate, 405 allows `allow` (NULL otherwise). */

@@ -211,7 +211,7 @@ static void get_metrics(struct server *s, struct http_request *http, uint64_t sa
     server_gather_metrics(s);
     text_clear(&s->scratch);
     metrics_write(&s->scratch, &s->metrics, &constants);
-    reply_bytes(s, http, 200, "text/plain; version=0.0.4; charset=utf-8", s->scratch.at, s->scratch.length);
+    reply_text(s, http, 200, "text/plain; version=0.0.4; charset=utf-8", &s->scratch, NULL);
 }
 
 static void get_state(struct server *s, struct http_request *http, uint64_t salt)
