@@ -17,7 +17,7 @@
 #include "coordinator/command.h"
 #include "coordinator/command_input.h"
 #include "coordinator/options.h"
-#include "coordinator/text.h"
+#include "coordinator/text_json.h"
 
 static const char usage[] =
     "usage: quire audit -m MODEL [--prompt 512] [--batch 1] [--gen 16] [--repeat 3] [--workers N] [--kernels SET] [--kv-type f16] [--json]\n"
@@ -138,34 +138,14 @@ static double share_of_roof(const struct roofs *roofs, const struct audit_work *
 
 /* ---- JSON ---- */
 
-static void add_key(struct text *out, const char *key)
-{
-    char last = out->at[out->length - 1];
-    text_add_string(out, last == '{' || last == '[' ? "" : ",");
-    text_json_string_z(out, key);
-    text_add_string(out, ":");
-}
-
-static void add_number(struct text *out, const char *key, double value)
-{
-    add_key(out, key);
-    text_add_f64(out, value);
-}
-
-static void add_word(struct text *out, const char *key, const char *value)
-{
-    add_key(out, key);
-    text_json_string_z(out, value);
-}
-
 /* Microseconds a token of the parts that took any. */
-static void add_times(struct text *out, const double *us, uint32_t tokens)
+static void add_times(struct text *out, const char *name, const double *us, uint32_t tokens)
 {
-    text_add_string(out, "{");
+    json_open(out, name, '{');
     for (uint32_t part = 0; part < AUDIT_PART_COUNT; part++)
         if (us[part] > 0)
-            add_number(out, audit_part_key(part), us[part] / tokens);
-    text_add_string(out, "}");
+            json_f64(out, audit_part_key(part), us[part] / tokens);
+    json_close(out, '}');
 }
 
 static const struct {
@@ -181,71 +161,65 @@ static const struct {
 static void add_run(struct text *out, const struct audit *a, const struct roofs *roofs, enum audit_run run)
 {
     const struct audit_result *r = &a->run[run];
-    text_add_string(out, run ? ",{" : "{");
-    add_word(out, "name", runs[run].name);
-    add_word(out, "caches", runs[run].warm ? "warm" : "cold");
-    add_number(out, "tokens", r->tokens);
-    add_number(out, "us_per_token", r->us / r->tokens);
+    json_open(out, NULL, '{');
+    json_text(out, "name", runs[run].name);
+    json_text(out, "caches", runs[run].warm ? "warm" : "cold");
+    json_f64(out, "tokens", r->tokens);
+    json_f64(out, "us_per_token", r->us / r->tokens);
     if (r->plain_us > 0)
-        add_number(out, "us_per_token_without_clock", r->plain_us / r->tokens);
-    add_key(out, "parts");
-    text_add_string(out, "{");
+        json_f64(out, "us_per_token_without_clock", r->plain_us / r->tokens);
+    json_open(out, "parts", '{');
     for (enum audit_part part = 0; part < AUDIT_PART_COUNT; part++) {
         double us = audit_part_us(a, run, part);
         bool bandwidth;
         if (us <= 0)
             continue;
         double roof = share_of_roof(roofs, &r->work[part], us, &bandwidth);
-        add_key(out, audit_part_key(part));
-        text_add_string(out, "{");
-        add_number(out, "us_per_token", us / r->tokens);
-        add_number(out, "share", us / r->us);
+        json_open(out, audit_part_key(part), '{');
+        json_f64(out, "us_per_token", us / r->tokens);
+        json_f64(out, "share", us / r->us);
         if (roof > 0) {
-            add_number(out, "roof", roof);
-            add_word(out, "roof_is", bandwidth ? "bandwidth" : "arithmetic");
+            json_f64(out, "roof", roof);
+            json_text(out, "roof_is", bandwidth ? "bandwidth" : "arithmetic");
         }
-        text_add_string(out, "}");
+        json_close(out, '}');
     }
-    text_add_string(out, "}");
-    add_key(out, "layers");
-    text_add_string(out, "[");
-    for (uint32_t layer = 0; layer < a->m.layers; layer++) {
-        text_add_string(out, layer ? "," : "");
-        add_times(out, r->spent[layer], r->tokens);
-    }
-    text_add_string(out, "]");
-    add_key(out, "outside");
-    add_times(out, r->spent[a->m.layers], r->tokens);
-    text_add_string(out, "}");
+    json_close(out, '}');
+    json_open(out, "layers", '[');
+    for (uint32_t layer = 0; layer < a->m.layers; layer++)
+        add_times(out, NULL, r->spent[layer], r->tokens);
+    json_close(out, ']');
+    add_times(out, "outside", r->spent[a->m.layers], r->tokens);
+    json_close(out, '}');
 }
 
 static void write_json(struct text *out, const struct audit *a, const struct audit_plan *p, const struct roofs *roofs)
 {
-    text_add_string(out, "{");
-    add_word(out, "audit", a->m.name);
-    add_word(out, "architecture", a->m.arch_name);
-    add_number(out, "layers", a->m.layers);
-    add_number(out, "weights_bytes", (double)a->m.weights_bytes);
-    add_number(out, "workers", a->workers);
-    add_word(out, "kernels", p->kernels->name);
-    add_word(out, "kv_type", kv_type_name(p->kv_type));
-    add_number(out, "prompt", p->prompt);
-    add_number(out, "batch", p->batch);
-    add_number(out, "gen", p->gen);
+    json_open(out, NULL, '{');
+    json_text(out, "audit", a->m.name);
+    json_text(out, "architecture", a->m.arch_name);
+    json_f64(out, "layers", a->m.layers);
+    json_f64(out, "weights_bytes", (double)a->m.weights_bytes);
+    json_f64(out, "workers", a->workers);
+    json_text(out, "kernels", p->kernels->name);
+    json_text(out, "kv_type", kv_type_name(p->kv_type));
+    json_f64(out, "prompt", p->prompt);
+    json_f64(out, "batch", p->batch);
+    json_f64(out, "gen", p->gen);
     if (roofs->known) {
-        add_key(out, "roofs");
-        text_add_string(out, "{");
-        add_number(out, "read_gbs", roofs->read_gbs);
-        add_number(out, "int8_gmacs", roofs->int8_gmacs);
-        add_number(out, "f32_gmacs", roofs->f32_gmacs);
-        add_word(out, "int8_by", roofs->int8_by);
-        text_add_string(out, "}");
+        json_open(out, "roofs", '{');
+        json_f64(out, "read_gbs", roofs->read_gbs);
+        json_f64(out, "int8_gmacs", roofs->int8_gmacs);
+        json_f64(out, "f32_gmacs", roofs->f32_gmacs);
+        json_text(out, "int8_by", roofs->int8_by);
+        json_close(out, '}');
     }
-    add_key(out, "runs");
-    text_add_string(out, "[");
+    json_open(out, "runs", '[');
     for (enum audit_run run = 0; run < AUDIT_RUNS; run++)
         add_run(out, a, roofs, run);
-    text_add_string(out, "]}\n");
+    json_close(out, ']');
+    json_close(out, '}');
+    text_add(out, "\n", 1);
 }
 
 /* ---- tables ---- */

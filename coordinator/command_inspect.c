@@ -4,7 +4,7 @@
 
 #include "coordinator/command.h"
 #include "coordinator/command_input.h"
-#include "coordinator/text.h"
+#include "coordinator/text_json.h"
 #include "shm/inspect.h"
 
 static const struct command_usage usage = {
@@ -13,103 +13,79 @@ static const struct command_usage usage = {
     .groups = OF_MEMORY,
 };
 
-static void field(struct text *out, const char *name, uint64_t value)
-{
-    char last = out->at[out->length - 1];
-    text_add_string(out, last == '{' || last == '[' ? "" : ",");
-    text_json_string_z(out, name);
-    text_add_string(out, ":");
-    text_add_u64(out, value);
-}
-
-static void field_text(struct text *out, const char *name, const char *value)
-{
-    char last = out->at[out->length - 1];
-    text_add_string(out, last == '{' || last == '[' ? "" : ",");
-    text_json_string_z(out, name);
-    text_add_string(out, ":");
-    text_json_string_z(out, value);
-}
-
-static void field_bool(struct text *out, const char *name, bool value)
-{
-    text_add_string(out, out->at[out->length - 1] == '{' ? "" : ",");
-    text_json_string_z(out, name);
-    text_add_string(out, value ? ":true" : ":false");
-}
-
 static void add_pages(struct text *out, const struct inspection *found)
 {
-    text_add_string(out, ",\"pages\":{");
-    field(out, "total", found->page_count);
+    json_open(out, "pages", '{');
+    json_u64(out, "total", found->page_count);
     for (uint32_t i = 0; i < PAGE_STATES; i++)
-        field(out, page_state_name((enum page_state)i), found->pages_by_state[i]);
-    field(out, "shared", found->shared_pages);
-    field(out, "damaged", found->damaged_pages);
-    text_add_string(out, "}");
+        json_u64(out, page_state_name((enum page_state)i), found->pages_by_state[i]);
+    json_u64(out, "shared", found->shared_pages);
+    json_u64(out, "damaged", found->damaged_pages);
+    json_close(out, '}');
 }
 
 static void add_workers(struct text *out, const struct inspection *found)
 {
-    text_add_string(out, ",\"workers\":[");
+    json_open(out, "workers", '[');
     for (uint32_t i = 0; i < found->worker_count; i++) {
         const struct inspected_worker *w = &found->workers[i];
-        text_add_string(out, i ? ",{" : "{");
-        field(out, "slot", w->slot);
-        field(out, "generation", w->generation);
-        field(out, "pid", w->pid);
-        field_bool(out, "alive", w->alive);
-        field_text(out, "state", worker_state_name(w->state));
-        field(out, "group", w->group);
-        field(out, "rank", w->rank);
-        field(out, "epoch", w->epoch);
-        field(out, "step_done", w->step_done);
-        field(out, "steps", w->steps);
-        field(out, "tokens", w->tokens);
-        field(out, "busy_us", w->busy_us);
-        field(out, "wait_us", w->wait_us);
-        field(out, "aborts", w->aborts);
-        text_add_string(out, "}");
+        json_open(out, NULL, '{');
+        json_u64(out, "slot", w->slot);
+        json_u64(out, "generation", w->generation);
+        json_u64(out, "pid", w->pid);
+        json_bool(out, "alive", w->alive);
+        json_text(out, "state", worker_state_name(w->state));
+        json_u64(out, "group", w->group);
+        json_u64(out, "rank", w->rank);
+        json_u64(out, "epoch", w->epoch);
+        json_u64(out, "step_done", w->step_done);
+        json_u64(out, "steps", w->steps);
+        json_u64(out, "tokens", w->tokens);
+        json_u64(out, "busy_us", w->busy_us);
+        json_u64(out, "wait_us", w->wait_us);
+        json_u64(out, "aborts", w->aborts);
+        json_close(out, '}');
     }
-    text_add_string(out, "]");
+    json_close(out, ']');
 }
 
 static void add_sessions(struct text *out, const struct inspection *found)
 {
-    text_add_string(out, ",\"sessions\":[");
+    json_open(out, "sessions", '[');
     for (uint32_t i = 0; i < found->session_count; i++) {
         const struct inspected_session *s = &found->sessions[i];
-        text_add_string(out, i ? ",{" : "{");
-        field(out, "slot", s->slot);
-        field_text(out, "id", s->id);
-        field_text(out, "state", session_state_name(s->state));
-        field(out, "tokens", s->tokens);
-        field(out, "kv", s->kv);
-        field(out, "prompt_tokens", s->prompt_tokens);
-        field(out, "pages", s->pages);
-        field(out, "window_pages", s->window_pages);
-        text_add_string(out, "}");
+        json_open(out, NULL, '{');
+        json_u64(out, "slot", s->slot);
+        json_text(out, "id", s->id);
+        json_text(out, "state", session_state_name(s->state));
+        json_u64(out, "tokens", s->tokens);
+        json_u64(out, "kv", s->kv);
+        json_u64(out, "prompt_tokens", s->prompt_tokens);
+        json_u64(out, "pages", s->pages);
+        json_u64(out, "window_pages", s->window_pages);
+        json_close(out, '}');
     }
-    text_add_string(out, "]");
+    json_close(out, ']');
 }
 
 /* False: there is no memory for it. */
 static bool print_json(const struct inspection *found)
 {
     struct text out = {0};
-    text_add_string(&out, "{");
-    field_text(&out, "name", found->name);
-    field_bool(&out, "running", found->server_runs);
-    field(&out, "holder_pid", found->holder_pid);
-    field(&out, "header_version", found->header_version);
-    field(&out, "layout_version", found->layout_version);
-    field_text(&out, "state", arena_state_name(found->state));
-    field(&out, "model_hash", found->model_hash);
-    field(&out, "total_bytes", found->total_bytes);
+    json_open(&out, NULL, '{');
+    json_text(&out, "name", found->name);
+    json_bool(&out, "running", found->server_runs);
+    json_u64(&out, "holder_pid", found->holder_pid);
+    json_u64(&out, "header_version", found->header_version);
+    json_u64(&out, "layout_version", found->layout_version);
+    json_text(&out, "state", arena_state_name(found->state));
+    json_u64(&out, "model_hash", found->model_hash);
+    json_u64(&out, "total_bytes", found->total_bytes);
     add_pages(&out, found);
     add_workers(&out, found);
     add_sessions(&out, found);
-    text_add_string(&out, "}\n");
+    json_close(&out, '}');
+    text_add(&out, "\n", 1);
     bool whole = !out.failed && fwrite(out.at, 1, out.length, stdout) == out.length;
     text_fini(&out);
     return whole;
