@@ -24,6 +24,15 @@ static void add_pages(struct text *out, const struct inspection *found)
     json_close(out, '}');
 }
 
+/* null: a spare has none yet. */
+static void add_place(struct text *out, const char *name, const struct inspected_worker *w, uint32_t place)
+{
+    if (w->spare)
+        json_nothing(out, name);
+    else
+        json_u64(out, name, place);
+}
+
 static void add_workers(struct text *out, const struct inspection *found)
 {
     json_open(out, "workers", '[');
@@ -35,8 +44,8 @@ static void add_workers(struct text *out, const struct inspection *found)
         json_u64(out, "pid", w->pid);
         json_bool(out, "alive", w->alive);
         json_text(out, "state", worker_state_name(w->state));
-        json_u64(out, "group", w->group);
-        json_u64(out, "rank", w->rank);
+        add_place(out, "group", w, w->group);
+        add_place(out, "rank", w, w->rank);
         json_u64(out, "epoch", w->epoch);
         json_u64(out, "step_done", w->step_done);
         json_u64(out, "steps", w->steps);
@@ -72,6 +81,8 @@ static void add_sessions(struct text *out, const struct inspection *found)
 static bool print_json(const struct inspection *found)
 {
     struct text out = {0};
+    char model_hash[17]; /* no number: JSON's readers keep 53 bits */
+    snprintf(model_hash, sizeof model_hash, "%016llx", (unsigned long long)found->model_hash);
     json_open(&out, NULL, '{');
     json_text(&out, "name", found->name);
     json_bool(&out, "running", found->server_runs);
@@ -79,7 +90,7 @@ static bool print_json(const struct inspection *found)
     json_u64(&out, "header_version", found->header_version);
     json_u64(&out, "layout_version", found->layout_version);
     json_text(&out, "state", arena_state_name(found->state));
-    json_u64(&out, "model_hash", found->model_hash);
+    json_text(&out, "model_hash", model_hash);
     json_u64(&out, "total_bytes", found->total_bytes);
     add_pages(&out, found);
     add_workers(&out, found);

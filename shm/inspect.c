@@ -77,6 +77,7 @@ static void read_worker(struct inspected_worker *w, uint32_t slot, const struct 
         .sleeps = NOW(s->sleeps),
         .arrived = NOW(s->arrived),
     };
+    w->spare = w->epoch == 0;
     uint64_t start_time = NOW(s->start_time);
     w->alive = w->pid > 0 && w->pid < INT32_MAX && start_time != 0 && process_start_time((int32_t)w->pid) == start_time;
     /* Acquire: pairs with the release in worker_slot_trace. */
@@ -153,11 +154,14 @@ void inspection_fini(struct inspection *inspection)
 static void print_worker(const struct inspected_worker *w, FILE *to)
 {
     uint64_t now = now_us();
-    fprintf(to,
-            "  worker %u.%u  pid %u %s  %s  group %u rank %u epoch %u  step %llu  %llu steps %llu tokens %llu aborted",
-            w->slot, w->generation, w->pid, w->alive ? "alive" : "gone", worker_state_name(w->state), w->group, w->rank,
-            w->epoch, (unsigned long long)w->step_done, (unsigned long long)w->steps, (unsigned long long)w->tokens,
-            (unsigned long long)w->aborts);
+    fprintf(to, "  worker %u.%u  pid %u %s  %s", w->slot, w->generation, w->pid, w->alive ? "alive" : "gone",
+            worker_state_name(w->state));
+    if (w->spare)
+        fprintf(to, "  spare");
+    else
+        fprintf(to, "  group %u rank %u epoch %u", w->group, w->rank, w->epoch);
+    fprintf(to, "  step %llu  %llu steps %llu tokens %llu aborted", (unsigned long long)w->step_done,
+            (unsigned long long)w->steps, (unsigned long long)w->tokens, (unsigned long long)w->aborts);
     if (w->beat_us != 0 && w->beat_us <= now)
         fprintf(to, "  beat %.1f s ago", (double)(now - w->beat_us) / 1e6);
     fputc('\n', to);

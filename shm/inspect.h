@@ -20,6 +20,7 @@ struct inspected_worker {
     uint32_t slot, generation, pid, group, rank, epoch, cpu;
     enum worker_state state;
     bool alive; /* a process with that pid and start time exists */
+    bool spare; /* it has joined no group yet: group, rank and epoch say nothing */
     uint64_t step_done, beat_us, busy_us, wait_us, steps, tokens, aborts, sleeps, arrived;
     uint32_t event_count; /* in events, oldest first */
     struct worker_event events[WORKER_EVENTS];

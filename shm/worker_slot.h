@@ -80,7 +80,7 @@ struct worker_slot {
     alignas(CACHE_LINE) _Atomic uint32_t state; /* enum worker_state */
     _Atomic uint32_t pid;
     _Atomic uint64_t start_time; /* with pid: a process for good */
-    _Atomic uint32_t epoch;      /* joined with */
+    _Atomic uint32_t epoch;      /* joined with; 0: it is a spare, without rank and group */
     _Atomic uint32_t rank;
     _Atomic uint32_t group;
     _Atomic uint32_t event_count; /* ever written; the ring holds the last WORKER_EVENTS */

@@ -247,6 +247,9 @@ class Killed(unittest.TestCase):
         live = json.loads(run_quire("inspect", "--name", server.name, "--json").stdout)
         self.assertEqual((live["running"], live["holder_pid"]), (1, server.process.pid))
         self.assertEqual(sum(worker["alive"] for worker in live["workers"]), 1 + 1)  # one rank, one spare
+        self.assertEqual({(worker["group"], worker["rank"]) for worker in live["workers"]}, {(0, 0), (None, None)})
+        self.assertRegex(live["model_hash"], "^[0-9a-f]{16}$")
+        self.assertIn(b"  model %s  " % live["model_hash"].encode(), run_quire("inspect", "--name", server.name).stdout)
         self.kill(server)
         dead = json.loads(run_quire("inspect", "--name", server.name, "--json").stdout)
         self.assertEqual(dead["running"], 0)

@@ -93,6 +93,29 @@ static void the_text_names_what_people_look_for(void **state)
     inspection_fini(&in);
 }
 
+/* Both in slot 3; what a joined worker's words say is group 0 and rank 0, too. */
+static void a_spare_is_told_from_the_rank_that_it_becomes(void **state)
+{
+    struct fixture *f = *state;
+    struct inspection in;
+    struct barrier barrier;
+    for (int joined = 0; joined < 2; joined++) {
+        char *text = NULL;
+        size_t length;
+        if (joined)
+            assert_int_equal(barrier_join(&barrier, f->arena, 0, 1, 0, 1, (uint32_t[]){3}, 1, NULL), OK);
+        FILE *to = open_memstream(&text, &length);
+        assert_int_equal(inspection_read(&in, &f->arena->home, NULL), OK);
+        inspection_print(&in, to);
+        fclose(to);
+        assert_int_equal(in.workers[0].spare, !joined);
+        assert_int_equal(strstr(text, "  spare  ") != NULL, !joined);
+        assert_int_equal(strstr(text, "group 0 rank 0 epoch 1") != NULL, joined);
+        free(text);
+        inspection_fini(&in);
+    }
+}
+
 static void where_there_is_no_server_that_is_said(void **state)
 {
     (void)state;
@@ -137,6 +160,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(a_running_server_is_shown_as_it_is),
         TEST(the_text_names_what_people_look_for),
+        TEST(a_spare_is_told_from_the_rank_that_it_becomes),
         cmocka_unit_test(where_there_is_no_server_that_is_said),
         TEST(random_damage_never_hurts_the_one_who_looks),
     };
