@@ -21,10 +21,11 @@
     X(METRIC_LENGTH, "length")     \
     X(METRIC_ABORT, "abort")       \
     X(METRIC_ERROR, "error")
-#define METRIC_PAGE_STATES(X)    \
-    X(METRIC_PAGES_FREE, "free") \
-    X(METRIC_PAGES_USED, "used") \
-    X(METRIC_PAGES_CACHED, "cached")
+#define METRIC_PAGE_STATES(X)        \
+    X(METRIC_PAGES_FREE, "free")     \
+    X(METRIC_PAGES_USED, "used")     \
+    X(METRIC_PAGES_CACHED, "cached") \
+    X(METRIC_PAGES_RETIRED, "retired")
 #define METRIC_ROUTES(X)                       \
     X(METRIC_ROUTE_CHAT, "chat")               \
     X(METRIC_ROUTE_COMPLETIONS, "completions") \

@@ -142,6 +142,7 @@ void server_gather_metrics(struct server *s)
     m->kv_pages[METRIC_PAGES_FREE] = pages.free;
     m->kv_pages[METRIC_PAGES_USED] = pages.used;
     m->kv_pages[METRIC_PAGES_CACHED] = pages.cached;
+    m->kv_pages[METRIC_PAGES_RETIRED] = pages.retired;
     m->kv_pages_shared = pages.shared;
     m->prefix_cache_queries = c->prefix_queries;
     m->prefix_cache_hits = c->prefix_hits;

@@ -202,6 +202,11 @@ class Metrics(unittest.TestCase):
             self.assertTrue(name in types or types.get(base) == "histogram", name)
         self.assertGreater(len(types), 20)
 
+    def test_pages_of_all_states_are_all_pages(self):
+        pages = {re.search(r'state="(\w+)"', labels)[1]: count for (name, labels), count in self.read()[1].items() if name == "quire_kv_pages"}
+        self.assertEqual(set(pages), {"free", "used", "cached", "retired"})
+        self.assertEqual(sum(pages.values()), server.state()["pages"]["total"])
+
     def of(self, name, label):
         return next(value for (series, labels), value in self.read()[1].items() if series == name and label in (labels or ""))
 

@@ -32,6 +32,7 @@ static void counts_and_gauges_are_shown(void **state)
     (void)state;
     m.request_success[METRIC_LENGTH] += 2;
     m.kv_pages[METRIC_PAGES_CACHED] = 7;
+    m.kv_pages[METRIC_PAGES_RETIRED] = 5;
     char *text = page(&m);
     assert_sample(text, "prompt_tokens_total", "", "12");
     assert_sample(text, "num_requests_running", "", "3");
@@ -39,6 +40,7 @@ static void counts_and_gauges_are_shown(void **state)
     assert_sample(text, "request_success_total", ",finished_reason=\"length\"", "2");
     assert_sample(text, "request_success_total", ",finished_reason=\"stop\"", "0");
     assert_sample(text, "kv_pages", ",state=\"cached\"", "7");
+    assert_sample(text, "kv_pages", ",state=\"retired\"", "5");
     assert_sample(text, "build_info", ",version=\"0.1\",kernels=\"avx2\"", "1");
     assert_sample(text, "start_time_seconds", "", "1700000000.5");
     free(text);
