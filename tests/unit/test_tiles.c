@@ -241,6 +241,47 @@ static void a_permutation_says_which_row_of_the_file_stands_where(void **state)
     }
 }
 
+/* ---- model/README.md ---- */
+
+/* The section that lists what a file may hold, with a space in front and no punctuation. */
+static void read_listed_types(char *out, size_t room)
+{
+    char path[1024], line[1024];
+    const char *root = getenv("QUIRE_ROOT");
+    snprintf(path, sizeof path, "%.900s/model/README.md", root ? root : ".");
+    FILE *f = fopen(path, "re");
+    if (!f)
+        fail_msg("there is no %s", path);
+    bool inside = false;
+    size_t used = 0;
+    while (fgets(line, sizeof line, f)) {
+        if (strncmp(line, "## ", 3) == 0)
+            inside = strcmp(line, "## Tensor types\n") == 0;
+        if (inside)
+            used += (size_t)snprintf(out + used, room - used, " %s", line);
+        assert_true(used < room);
+    }
+    fclose(f);
+    for (char *c = out; *c; c++)
+        if (strchr(",;.:\n", *c))
+            *c = ' ';
+}
+
+static void the_readme_lists_the_types_that_a_file_may_hold_and_no_others(void **state)
+{
+    (void)state;
+    char text[4096] = "", word[16];
+    read_listed_types(text, sizeof text);
+    for (uint32_t number = 0; number < 64; number++) {
+        const struct tensor_type_traits *t = tensor_type_traits(number);
+        if (!t)
+            continue;
+        snprintf(word, sizeof word, " %s ", t->name);
+        if (!strstr(text, word) != !tiles_know((enum tensor_type)number))
+            fail_msg("%s is %s", t->name, strstr(text, word) ? "listed and refused" : "taken and not listed");
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -250,6 +291,7 @@ int main(void)
         cmocka_unit_test(impossible_shapes_and_unknown_types_are_refused),
         cmocka_unit_test(shares_of_a_matrix_make_the_whole),
         cmocka_unit_test(a_permutation_says_which_row_of_the_file_stands_where),
+        cmocka_unit_test(the_readme_lists_the_types_that_a_file_may_hold_and_no_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
