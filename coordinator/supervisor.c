@@ -76,67 +76,74 @@ static enum err watch_process(struct supervisor *s, struct process *p, struct wh
     return because(why, ERR_NOMEM, "could not watch worker process %d: no memory", (int)p->child.pid);
 }
 
+enum { WORDS_MOST = 40, NUMBERS_MOST = 4 };
+
+/* A worker's command line: words up to the NULL. */
+struct words {
+    const char *at[WORDS_MOST + 1];
+    size_t count;
+    char numbers[NUMBERS_MOST][sizeof "-2147483648"];
+    size_t number_count;
+};
+
+static void add_word(struct words *w, const char *word)
+{
+    must(w->count < WORDS_MOST);
+    w->at[w->count++] = word;
+}
+
+/* Nothing where there is no value. */
+static void add_option(struct words *w, const char *option, const char *value)
+{
+    if (!value || !*value)
+        return;
+    add_word(w, option);
+    add_word(w, value);
+}
+
+static void add_number(struct words *w, const char *option, int64_t value)
+{
+    must(w->number_count < NUMBERS_MOST);
+    char *text = w->numbers[w->number_count++];
+    snprintf(text, sizeof w->numbers[0], "%lld", (long long)value);
+    add_option(w, option, text);
+}
+
+static void say_command_line(const struct supervisor *s, const struct process *p, struct words *w)
+{
+    const struct supervisor_config *c = &s->config;
+    *w = (struct words){.count = 0};
+    add_word(w, c->worker_path);
+    add_option(w, "--name", c->arena->home.name);
+    add_option(w, "--shm-dir", c->arena->home.directory);
+    add_option(w, "--channel", s->channel_directory);
+    add_number(w, "--slot", p->slot);
+    add_number(w, "--generation", p->generation);
+    add_number(w, "--parent", getpid());
+    add_number(w, "--group", p->group);
+    add_option(w, "--log-level", c->log_level);
+    add_option(w, "--prefill-math", c->prefill_math);
+    add_option(w, "--kernels", c->kernels);
+    add_option(w, "--activations", c->float_activations ? "f32" : NULL);
+    add_option(w, "--model", c->model_path);
+    add_option(w, "--quantize", c->quantize);
+    add_option(w, "--override", c->overrides);
+    if (!c->pin)
+        add_word(w, "--no-pin");
+    if (c->no_sandbox)
+        add_word(w, "--no-sandbox");
+}
+
 static enum err start_process(struct supervisor *s, struct process *p, struct why *why)
 {
-    char slot[16], generation[16], parent[16], group[16];
+    struct words words;
+    *p = (struct process){.supervisor = s, .slot = p->slot, .stage = PROCESS_FREE, .rank = NOBODY, .child.pidfd = -1};
     p->group = neediest_group(s);
-    p->mapped = p->served = p->hung = p->judged = false;
-    snprintf(group, sizeof group, "%u", p->group);
     p->generation = worker_slot_prepare(s->config.arena, p->slot, UINT32_MAX);
-    snprintf(slot, sizeof slot, "%u", p->slot);
-    snprintf(generation, sizeof generation, "%u", p->generation);
-    snprintf(parent, sizeof parent, "%d", (int)getpid());
-    const struct segment_home *home = &s->config.arena->home;
-    const char *argv[40] = {s->config.worker_path,
-                            "--name",
-                            home->name,
-                            "--channel",
-                            s->channel_directory,
-                            "--slot",
-                            slot,
-                            "--generation",
-                            generation,
-                            "--parent",
-                            parent,
-                            "--log-level",
-                            s->config.log_level,
-                            "--prefill-math",
-                            s->config.prefill_math,
-                            "--group",
-                            group};
-    size_t n = 17;
-    if (*home->directory) {
-        argv[n++] = "--shm-dir";
-        argv[n++] = home->directory;
-    }
-    if (*s->config.kernels) {
-        argv[n++] = "--kernels";
-        argv[n++] = s->config.kernels;
-    }
-    if (s->config.float_activations) {
-        argv[n++] = "--activations";
-        argv[n++] = "f32";
-    }
-    if (!s->config.pin)
-        argv[n++] = "--no-pin";
-    argv[n++] = "--model";
-    argv[n++] = s->config.model_path;
-    if (s->config.quantize && *s->config.quantize) {
-        argv[n++] = "--quantize";
-        argv[n++] = s->config.quantize;
-    }
-    if (s->config.overrides && *s->config.overrides) {
-        argv[n++] = "--override";
-        argv[n++] = s->config.overrides;
-    }
-    if (s->config.no_sandbox)
-        argv[n++] = "--no-sandbox";
-    enum err e = worker_process_spawn(&p->child, s->config.worker_program, (char *const *)argv, why);
+    say_command_line(s, p, &words);
+    enum err e = worker_process_spawn(&p->child, s->config.worker_program, (char *const *)words.at, why);
     if (e)
         return e;
-    p->rank = NOBODY;
-    p->ready_us = 0;
-    p->built = p->assigned = false;
     e = watch_process(s, p, why);
     if (e)
         worker_process_undo(&p->child); /* nobody would hear of its end */
@@ -334,10 +341,11 @@ static void take_progress(struct supervisor *s, struct process *p, uint64_t done
     p->build_done = done;
     p->build_total = total;
     uint64_t all_done = 0, all_total = 0;
-    for (uint32_t i = 0; i < s->slot_count; i++) {
-        all_done += s->processes[i].build_done;
-        all_total += s->processes[i].build_total;
-    }
+    for (uint32_t i = 0; i < s->rank_count; i++)
+        if (s->ranks[i].process) {
+            all_done += s->ranks[i].process->build_done;
+            all_total += s->ranks[i].process->build_total;
+        }
     s->hooks.progress(s->hooks.world, all_done, all_total);
 }
 

@@ -352,6 +352,15 @@ static enum err take_failed(struct report *report, const Quire__Failed *failed, 
     return OK;
 }
 
+static enum err take_progress(struct report *report, const Quire__Progress *progress, struct why *why)
+{
+    if (progress->done > progress->total || progress->total > PROGRESS_BYTES_MAX)
+        return refuse(why, "a report of progress cannot be true");
+    report->progress.done = progress->done;
+    report->progress.total = progress->total;
+    return OK;
+}
+
 static enum err take_sums(struct report *report, const Quire__Sums *sums, struct why *why)
 {
     if (sums->n_sums == 0 || sums->n_sums > SUM_PAGES_MAX)
@@ -392,8 +401,7 @@ enum err report_unpack(struct report *report, const uint8_t *bytes, size_t lengt
     case QUIRE__REPORT__KIND_PROGRESS:
         inner = &message->progress->base;
         report->kind = REPORT_PROGRESS;
-        report->progress.done = message->progress->done;
-        report->progress.total = message->progress->total;
+        err = take_progress(report, message->progress, why);
         break;
     case QUIRE__REPORT__KIND_RESULT:
         inner = &message->result->base;

@@ -25,6 +25,9 @@ enum {
     SUM_PAGES_MAX = 128, /* a report of as many is shorter than one of a failure */
 };
 
+static const uint64_t PROGRESS_BYTES_MAX =
+    UINT64_C(1) << 50; /* whoever adds them up for all ranks stays far from the end of 64 bits */
+
 enum {
     ROW_SAMPLE = 1, /* draw the token after the last position */
     ROW_SCORE = 2,  /* log-probability of the next token of each position: `count` entries instead of one */
@@ -106,7 +109,7 @@ struct report {
             uint32_t epoch;
         } assigned;
         struct {
-            uint64_t done, total; /* bytes */
+            uint64_t done, total; /* bytes; done <= total <= PROGRESS_BYTES_MAX */
         } progress;
         struct {
             uint32_t epoch;

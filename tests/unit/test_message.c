@@ -101,8 +101,8 @@ static void every_report_comes_out_as_it_went_in(void **state)
     report.kind = REPORT_BUILT;
     report_survives();
     report.kind = REPORT_PROGRESS;
-    report.progress.done = UINT64_MAX - 1;
-    report.progress.total = UINT64_MAX;
+    report.progress.done = PROGRESS_BYTES_MAX - 1;
+    report.progress.total = PROGRESS_BYTES_MAX;
     report_survives();
     assert_memory_equal(&received_report.progress, &report.progress, sizeof report.progress);
     report.kind = REPORT_RESULT;
@@ -285,6 +285,25 @@ static void questions_and_answers_of_no_page_or_too_many_are_refused(void **stat
     assert_int_equal(report_unpack(&received_report, wire, pack_foreign(&answer.base), &scratch, NULL), OK);
 }
 
+static void progress_beyond_its_end_or_of_more_than_any_model_is_refused(void **state)
+{
+    (void)state;
+    const uint64_t wrong[][2] = {
+        {2, 1}, {0, PROGRESS_BYTES_MAX + 1}, {UINT64_MAX, UINT64_MAX}, {UINT64_MAX, PROGRESS_BYTES_MAX}};
+    struct why why = {""};
+    Quire__Progress progress = QUIRE__PROGRESS__INIT;
+    Quire__Report message = QUIRE__REPORT__INIT;
+    message.kind_case = QUIRE__REPORT__KIND_PROGRESS;
+    message.progress = &progress;
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        progress.done = wrong[i][0];
+        progress.total = wrong[i][1];
+        assert_int_equal(report_unpack(&received_report, wire, pack_foreign(&message.base), &scratch, &why), ERR_FORMAT);
+    }
+    progress.done = progress.total = PROGRESS_BYTES_MAX;
+    assert_int_equal(report_unpack(&received_report, wire, pack_foreign(&message.base), &scratch, NULL), OK);
+}
+
 static void unknown_fields_doubled_fields_and_hidden_zeros_are_refused(void **state)
 {
     (void)state;
@@ -363,6 +382,7 @@ int main(void)
         cmocka_unit_test(flags_of_another_version_are_refused),
         cmocka_unit_test(places_out_of_their_group_are_refused),
         cmocka_unit_test(questions_and_answers_of_no_page_or_too_many_are_refused),
+        cmocka_unit_test(progress_beyond_its_end_or_of_more_than_any_model_is_refused),
         cmocka_unit_test(unknown_fields_doubled_fields_and_hidden_zeros_are_refused),
         cmocka_unit_test(a_message_that_would_unfold_beyond_the_budget_is_refused),
         cmocka_unit_test(flipped_and_cut_messages_never_hurt),

@@ -29,6 +29,7 @@ enum {
     PROMPT = 20,
     DEADLINE_US = 60 * 1000 * 1000,
     UNHEARD_SLOT = 1,
+    BEGUN_BYTES = 1 << 30, /* more than the model has */
     UNHEARD_BUILD_US = 2 * 1000 * 1000,
     UNHEARD_BEAT_MS = 50
 };
@@ -569,6 +570,7 @@ static void one_that_has_built_and_is_not_heard_is_replaced(void **state)
     WAIT_FOR(s, s->heard.ups[0] == 1);
     assert_int_equal(rank(s, !mute).restarts, 0);
     assert_int_equal(rank(s, mute).restarts, 1);
+    assert_true(s->heard.to_build < BEGUN_BYTES); /* what it had begun went with it */
     assert_int_equal(s->heard.doubts + s->heard.blames, 0);
     compute_token(s);
 }
@@ -620,10 +622,10 @@ static void one_that_is_still_starting_is_ended_with_the_rest(void **state)
 
 #define ON_A_STAGE(test) cmocka_unit_test_teardown(test, close_stage)
 
-/* Says hello, is seen to build for a while, hears everything, and says nothing of it. */
+/* Says hello, is seen to build for a while, hears everything, and says nothing of it but how it began. */
 static void build_unheard(const struct worker_options *o, struct worker_slot *slot)
 {
-    struct report hello = {.kind = REPORT_HELLO};
+    struct report hello = {.kind = REPORT_HELLO}, begun = {.kind = REPORT_PROGRESS, .progress = {1, BEGUN_BYTES}};
     struct channel_peer peer = {.slot = o->slot, .generation = o->generation};
     struct channel *channel;
     struct why why;
@@ -635,7 +637,9 @@ static void build_unheard(const struct worker_options *o, struct worker_slot *sl
     channel_send(channel, peer, bytes, length);
     for (uint64_t began_us = now_us(); now_us() - began_us < UNHEARD_BUILD_US;) {
         channel_wait(channel, UNHEARD_BEAT_MS);
-        channel_receive(channel, &peer, bytes, sizeof bytes, &length);
+        if (channel_receive(channel, &peer, bytes, sizeof bytes, &length) == OK &&
+            report_pack(&begun, bytes, sizeof bytes, &length) == OK)
+            channel_send(channel, peer, bytes, length);
         worker_slot_beat(slot);
     }
     worker_slot_set_state(slot, WORKER_READY);
