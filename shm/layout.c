@@ -68,17 +68,18 @@ static enum err check_counts(const struct arena_geometry *g, struct why *why)
     return OK;
 }
 
-enum err layout_of(const struct arena_geometry *g, struct arena_layout *out, struct why *why)
+/* The bytes of a sum; one that went wrong is kept in *bad. */
+static uint64_t bytes_of(struct sum s, bool *bad)
 {
-    enum err err = check_counts(g, why);
-    if (err != OK)
-        return err;
-    memset(out, 0, sizeof *out);
-    struct sum s = {0};
+    *bad = *bad || s.bad;
+    return s.bytes;
+}
 
+/* Numbers of pages run through the classes in turn; rows of the table name a page of each class for every position. */
+static enum err lay_out_pages(const struct arena_geometry *g, struct arena_layout *out, bool *bad, struct why *why)
+{
     uint64_t page_count = 0;
-    struct sum row = {sizeof(struct sequence_row), false};
-    struct sum pages = {0};
+    struct sum row = {sizeof(struct sequence_row), false}, pages = {0};
     for (uint32_t c = 0; c < g->page_classes; c++) {
         out->class_first[c] = (uint32_t)page_count;
         page_count += (uint64_t)g->pages_per_node[c] * g->nodes; /* 2^36 each at most */
@@ -93,49 +94,81 @@ enum err layout_of(const struct arena_geometry *g, struct arena_layout *out, str
     round_to(&pages, SYSTEM_PAGE);
     round_to(&row, CACHE_LINE);
     out->page_count = (uint32_t)page_count;
-    out->pages_bytes = pages.bytes;
-    out->row_bytes = row.bytes;
+    out->pages_bytes = bytes_of(pages, bad);
+    out->row_bytes = bytes_of(row, bad);
+    return OK;
+}
 
-    out->model_at = s.bytes = HEADER_BYTES;
-    add(&s, 1, g->model_bytes);
-    round_to(&s, CACHE_LINE);
-    out->descriptors_at = s.bytes;
-    add(&s, page_count, sizeof(struct page_descriptor));
-    out->rows_at = s.bytes;
-    add(&s, g->session_slots, row.bytes);
-    round_to(&s, SYSTEM_PAGE);
-    out->table_bytes = s.bytes;
+static void lay_out_table(const struct arena_geometry *g, struct arena_layout *out, bool *bad)
+{
+    struct sum table = {HEADER_BYTES, false};
+    out->model_at = table.bytes;
+    add(&table, 1, g->model_bytes);
+    round_to(&table, CACHE_LINE);
+    out->descriptors_at = table.bytes;
+    add(&table, out->page_count, sizeof(struct page_descriptor));
+    out->rows_at = table.bytes;
+    add(&table, g->session_slots, out->row_bytes);
+    round_to(&table, SYSTEM_PAGE);
+    out->table_bytes = bytes_of(table, bad);
+}
 
-    struct sum session = {sizeof(struct session_slot), false};
+static void lay_out_sessions(const struct arena_geometry *g, struct arena_layout *out, bool *bad)
+{
+    struct sum session = {sizeof(struct session_slot), false}, sessions = {0};
     add(&session, g->context, sizeof(uint32_t));
     round_to(&session, CACHE_LINE);
     add(&session, g->mask_words, sizeof(uint64_t));
     round_to(&session, CACHE_LINE);
-    out->session_bytes = session.bytes;
-    struct sum sessions = {0};
+    out->session_bytes = bytes_of(session, bad);
     add(&sessions, g->session_slots, session.bytes);
     round_to(&sessions, SYSTEM_PAGE);
-    out->sessions_bytes = sessions.bytes;
+    out->sessions_bytes = bytes_of(sessions, bad);
+}
 
-    out->worker_slots_at = GROUPS_MAX * sizeof(struct group_word);
-    out->slots_bytes = out->worker_slots_at + g->worker_slots * sizeof(struct worker_slot);
+static void lay_out_slots(const struct arena_geometry *g, struct arena_layout *out, bool *bad)
+{
+    struct sum slots = {GROUPS_MAX * sizeof(struct group_word), false};
+    out->worker_slots_at = slots.bytes;
+    add(&slots, g->worker_slots, sizeof(struct worker_slot));
+    out->slots_bytes = bytes_of(slots, bad);
+}
 
-    out->result_slot_bytes = g->result_rows * sizeof(struct result_entry);
-    out->results_bytes = 2 * out->result_slot_bytes;
-    struct sum work = {out->results_bytes, false};
+static void lay_out_work(const struct arena_geometry *g, struct arena_layout *out, bool *bad)
+{
+    struct sum slot = {0}, work = {0};
+    add(&slot, g->result_rows, sizeof(struct result_entry));
+    out->result_slot_bytes = bytes_of(slot, bad);
+    add(&work, 2, slot.bytes);
+    out->results_bytes = work.bytes;
     add(&work, 1, g->work_bytes);
     round_to(&work, SYSTEM_PAGE);
-    out->group_work_bytes = work.bytes;
+    out->group_work_bytes = bytes_of(work, bad);
+}
 
-    struct sum total = {out->slots_bytes, false};
+enum err layout_of(const struct arena_geometry *g, struct arena_layout *out, struct why *why)
+{
+    bool bad = false;
+    enum err err = check_counts(g, why);
+    if (err != OK)
+        return err;
+    memset(out, 0, sizeof *out);
+    err = lay_out_pages(g, out, &bad, why);
+    if (err != OK)
+        return err;
+    lay_out_table(g, out, &bad);
+    lay_out_sessions(g, out, &bad);
+    lay_out_slots(g, out, &bad);
+    lay_out_work(g, out, &bad);
+
+    struct sum total = {0};
+    add(&total, 1, out->slots_bytes);
     add(&total, 1, out->table_bytes);
     add(&total, 1, out->sessions_bytes);
     add(&total, g->nodes, out->pages_bytes);
     add(&total, g->nodes, g->weights_bytes);
     add(&total, g->groups, out->group_work_bytes);
-    out->total_bytes = total.bytes;
-
-    bool bad = s.bad || row.bad || pages.bad || session.bad || sessions.bad || work.bad || total.bad;
+    out->total_bytes = bytes_of(total, &bad);
     if (bad || total.bytes >> BYTES_MAX_LOG2 != 0)
         return because(why, ERR_INVALID, "cannot lay out shared memory: its size is beyond %d TiB",
                        1 << (BYTES_MAX_LOG2 - 40));
