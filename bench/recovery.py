@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How long a session waits when something dies: a worker, the coordinator, and beside them the peer's only process.
 
-    bench/recovery.py [--kv-memory 8G] [--times 40] [--only worker,coordinator,peer] [--output FILE.md]
+    bench/recovery.py [--kv-memory 8G] [--times 40] [--only spare,none,coordinator,peer,peer-full] [--output FILE.md]
 
 One session of a long prompt decodes. A process gets SIGKILL at a random moment, and what counts is the longest pause that its client hears
 from there on, within its next 24 tokens. Workers are replaced by the coordinator; the coordinator and the
@@ -301,6 +301,9 @@ def main():
         "peer": ("llama-server: its process dies, room for this session only", lambda: peer_death(options, options.context), ""),
         "peer-full": (f"llama-server: its process dies, room as in {options.kv_memory}", lambda: peer_death(options, full), ""),
     }
+    unknown = [name for name in options.only.split(",") if name not in rows]
+    if unknown:
+        parser.error(f"no row {unknown[0]}: there are {', '.join(rows)}")
     about = (f"{options.workers} workers or threads, {processor()['name']}, {Path(options.model).name}, prompt of {options.prompt_tokens} tokens, "
              f"peer {PACKAGE}, load {os.getloadavg()[0]:.1f}")  # fmt: skip
     head = ["| kill -9 to the session's next token | p50 | p99 | least to most | times | wish |", "|---|---|---|---|---|---|"]

@@ -219,7 +219,7 @@ enum err arena_create(struct arena *a, const struct segment_home *home, const st
     segment_populate(&a->sessions);
     segment_populate(&a->slots);
     if (!huge)
-        log_info("pages lie in plain 4 KiB memory: no huge pages here");
+        log_info("shared memory is in 4 KiB pages; in huge ones large models are quicker (deploy/README.md)");
     if (g->model_bytes)
         memcpy(a->table.base + a->layout.model_at, model, g->model_bytes);
     write_header(a, model_hash);
