@@ -298,7 +298,8 @@ static void progress_beyond_its_end_or_of_more_than_any_model_is_refused(void **
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         progress.done = wrong[i][0];
         progress.total = wrong[i][1];
-        assert_int_equal(report_unpack(&received_report, wire, pack_foreign(&message.base), &scratch, &why), ERR_FORMAT);
+        assert_int_equal(report_unpack(&received_report, wire, pack_foreign(&message.base), &scratch, &why),
+                         ERR_FORMAT);
     }
     progress.done = progress.total = PROGRESS_BYTES_MAX;
     assert_int_equal(report_unpack(&received_report, wire, pack_foreign(&message.base), &scratch, NULL), OK);
