@@ -84,13 +84,16 @@ enum err segment_remove(const struct segment_home *home, const char *what, struc
     return OK;
 }
 
-/* Whole blocks of the file system: a huge page on hugetlbfs. */
+/*
+ * Whole blocks of the file system: a huge page on hugetlbfs. Not those that the file names (st_blksize): in a tmpfs with huge pages they
+ * grow with it.
+ */
 static enum err stored_bytes(int fd, uint64_t bytes, uint64_t *out, struct why *why)
 {
-    struct stat st;
-    if (fstat(fd, &st) != 0)
+    struct statvfs fs;
+    if (fstatvfs(fd, &fs) != 0)
         return because_errno(why, ERR_IO, "could not look at shared memory");
-    uint64_t block = st.st_blksize > 0 ? (uint64_t)st.st_blksize : 4096;
+    uint64_t block = fs.f_bsize > 0 ? (uint64_t)fs.f_bsize : 4096;
     if ((block & (block - 1)) != 0 || !checked_round_up(bytes, block, out) || *out > INT64_MAX)
         return because(why, ERR_INVALID, "could not reserve %llu bytes of shared memory: too much",
                        (unsigned long long)bytes);

@@ -153,7 +153,7 @@ static const int allowed_calls[] = {
     SYS_poll, SYS_epoll_wait,
 #endif
     /* the model and segments of other groups; openat stands below */
-    SYS_pread64, SYS_lseek, SYS_fstat, SYS_newfstatat, SYS_close, SYS_getuid, SYS_sysinfo,
+    SYS_pread64, SYS_lseek, SYS_fstat, SYS_fstatfs, SYS_newfstatat, SYS_close, SYS_getuid, SYS_sysinfo,
     /* the end, a good one or abort(); tgkill stands below */
     SYS_exit, SYS_exit_group, SYS_rt_sigreturn, SYS_rt_sigprocmask, SYS_rt_sigaction, SYS_getpid, SYS_gettid,
     SYS_set_robust_list, SYS_rseq, SYS_sigaltstack, /* the last one by AddressSanitizer for each thread */

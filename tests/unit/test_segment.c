@@ -135,6 +135,32 @@ struct found {
     char text[1000];
 };
 
+/* Such a file says of itself that its blocks are huge once it is large, and did not when it was made. */
+static void where_pages_are_huge_for_large_files_it_is_found_as_it_was_made(void **state)
+{
+    (void)state;
+    enum { BYTES = (3 << 20) + 4096 };
+    char directory[] = "/tmp/quire-segment-XXXXXX";
+    struct why why = {""};
+    struct segment made, found;
+    struct segment_home home;
+    assert_non_null(mkdtemp(directory));
+    if (mount("tmpfs", directory, "tmpfs", 0, "size=16m,huge=within_size") != 0) {
+        rmdir(directory);
+        print_message("no right to mount a tmpfs here, or none with huge pages\n");
+        skip();
+    }
+    assert_int_equal(segment_home_init(&home, "test", directory, &why), OK);
+    assert_int_equal(segment_create(&made, &home, "pages.0", BYTES, -1, &why), OK);
+    enum err err = segment_attach(&found, &home, "pages.0", BYTES, SEGMENT_READ, &why);
+    if (err == OK)
+        segment_detach(&found);
+    segment_detach(&made);
+    assert_int_equal(umount2(directory, MNT_DETACH), 0);
+    assert_int_equal(rmdir(directory), 0);
+    assert_int_equal(err, OK);
+}
+
 static void note(void *arg, const char *name, const char *what, uint64_t bytes)
 {
     struct found *f = arg;
@@ -195,6 +221,7 @@ int main(void)
         cmocka_unit_test_teardown(another_size_than_expected_is_refused, forget),
         cmocka_unit_test_teardown(a_sealed_or_read_only_mapping_cannot_be_written, forget),
         cmocka_unit_test(too_small_a_file_system_is_said_with_both_numbers_and_leaves_nothing),
+        cmocka_unit_test(where_pages_are_huge_for_large_files_it_is_found_as_it_was_made),
         cmocka_unit_test(segments_of_a_longer_name_are_not_mistaken_for_ours),
         cmocka_unit_test(removing_what_is_not_there_is_no_error),
     };
