@@ -34,6 +34,20 @@ static bool has_normed_branches(const struct model *m)
     return m->layer[0].attn_post_norm.count > 0;
 }
 
+static bool is_quantised(const struct weight *w)
+{
+    return w->rows > 0 && tensor_type_traits(w->type)->block_elements > 1;
+}
+
+/* Whether nothing reads a network's activations but products with their codes. */
+static bool rounds_act(const struct model *m)
+{
+    bool all = m->experts == 0 && m->ffn % TILE_K == 0;
+    for (uint32_t i = 0; i < m->layers; i++)
+        all = all && is_quantised(&m->layer[i].down);
+    return all;
+}
+
 /* Columns of the widest matrix. */
 static uint32_t widest(const struct model *m)
 {
@@ -50,7 +64,7 @@ uint64_t shared_buffers_place(struct shared_buffers *b, const struct model *m, u
     b->attn = forward_place(base, &used, row * m->heads * m->head_dim);
     b->branch = forward_place(base, &used, has_normed_branches(m) ? row * m->dim : 0);
     b->act = forward_place(base, &used, row * (m->experts > 0 ? m->experts_used * m->expert_ffn : m->ffn));
-    b->rounded_act = forward_place(base, &used, m->experts > 0 ? 0 : activations_bytes(capacity, m->ffn));
+    b->rounded_act = forward_place(base, &used, rounds_act(m) ? activations_bytes(capacity, m->ffn) : 0);
     b->logits = forward_place(base, &used, (uint64_t)logit_rows * logits_stride(m) * sizeof(float));
     return used;
 }
@@ -74,11 +88,6 @@ static uint64_t private_buffers_place(struct forward *f, uint8_t *base)
     return used;
 }
 
-static bool is_quantised(const struct weight *w)
-{
-    return w->rows > 0 && tensor_type_traits(w->type)->block_elements > 1;
-}
-
 static bool any_quantised(const struct model *m)
 {
     bool any = is_quantised(&m->head);
@@ -88,15 +97,6 @@ static bool any_quantised(const struct model *m)
               is_quantised(&l->gate) || is_quantised(&l->up) || is_quantised(&l->down);
     }
     return any;
-}
-
-/* Whether nothing reads a network's activations but products with their codes. */
-static bool rounds_act(const struct model *m)
-{
-    bool all = m->experts == 0 && m->ffn % TILE_K == 0;
-    for (uint32_t i = 0; i < m->layers; i++)
-        all = all && is_quantised(&m->layer[i].down);
-    return all;
 }
 
 enum err forward_open(struct forward **out, const struct model *m, const uint8_t *weights, const struct kernels *k,

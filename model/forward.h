@@ -45,7 +45,7 @@ struct shared_buffers {
     float *attn;   /* (capacity, heads * head_dim) */
     float *branch; /* (capacity, dim): what a half of a layer adds, before its norm; of models that have such a norm */
     float *act;    /* (capacity, ffn); of a mixture (capacity * experts_used, expert_ffn) */
-    void *rounded_act; /* the same as activations' quantised copy, where that is all that is needed; not of a mixture */
+    void *rounded_act; /* the same as activations' quantised copy, where nothing reads more of them; else empty */
     float *logits;     /* (logit_rows, vocab rounded up to 16) */
 };
 
