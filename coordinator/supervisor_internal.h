@@ -91,8 +91,6 @@ struct supervisor {
 
 /* ---- supervisor.c ---- */
 
-/* As many live processes as ranks and, a little later than a loss, spares. */
-void supervisor_keep_up_numbers(struct supervisor *s);
 /* It has everything mapped and waits for commands. */
 void supervisor_welcome(struct supervisor *s, struct process *p);
 /* Sends s->command. */
@@ -101,6 +99,13 @@ void supervisor_send_command(struct supervisor *s, struct process *p);
 void supervisor_set_tick(struct supervisor *s, uint32_t us);
 /* Nothing can be kept alive: tells the owner, once. */
 void supervisor_give_up(struct supervisor *s, const char *sentence);
+
+/* ---- supervisor_processes.c ---- */
+
+/* As many live processes as ranks and, a little later than a loss, spares. */
+void supervisor_keep_up_numbers(struct supervisor *s);
+/* Asks all to stop and waits for them, at most two seconds; then it asks no more. */
+void supervisor_end_processes(struct supervisor *s);
 
 /* ---- supervisor_groups.c ---- */
 
