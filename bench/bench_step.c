@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #include "base/must.h"
@@ -29,6 +30,7 @@ enum {
     MOST_STEPS = 2000,
     MOST_PARTS = 12, /* embedding, those of a layer, logits, drawing */
     PAGE = 16,
+    HUGE_BYTES = 2 << 20,
 };
 
 struct bench;
@@ -71,10 +73,14 @@ static double seconds_now(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
+/* In huge pages where there are any, as the engine's segments. */
 static void *allocate(uint64_t bytes)
 {
-    void *memory = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
+    uint64_t page = bytes < HUGE_BYTES ? 4096 : HUGE_BYTES;
+    void *memory = aligned_alloc(page, (bytes + page - 1) / page * page);
     must(memory);
+    int ignored = madvise(memory, bytes, MADV_HUGEPAGE);
+    (void)ignored;
     memset(memory, 0x11, bytes); /* small numbers, also as 16-bit floats */
     return memory;
 }

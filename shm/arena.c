@@ -219,7 +219,8 @@ enum err arena_create(struct arena *a, const struct segment_home *home, const st
     segment_populate(&a->sessions);
     segment_populate(&a->slots);
     if (!huge)
-        log_info("shared memory is in 4 KiB pages; in huge ones large models are quicker (deploy/README.md)");
+        log_info(
+            "shared memory is in 4 KiB pages; in huge ones (Linux 6.1, or as deploy/README.md says) large models are quicker");
     if (g->model_bytes)
         memcpy(a->table.base + a->layout.model_at, model, g->model_bytes);
     write_header(a, model_hash);

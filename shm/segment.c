@@ -17,15 +17,24 @@
 #include "base/checked.h"
 #include "base/must.h"
 
-/* Linux 5.14; Debian 12's headers have them, older ones do not. */
+/* Linux 5.14 and 6.1; headers may be older than the kernel. */
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22
 #define MADV_POPULATE_WRITE 23
 #endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
 
 #define POSIX_DIRECTORY "/dev/shm"
 
-enum { FILE_NAME_MAX = 16 + 10 + INSTANCE_NAME_MAX + SEGMENT_WHAT_MAX };
+enum {
+    FILE_NAME_MAX = 16 + 10 + INSTANCE_NAME_MAX + SEGMENT_WHAT_MAX,
+    PAGE_BYTES = 4096,
+    HUGE_BYTES = 2 << 20,
+    COLLAPSE_BYTES = 128 << 20, /* of one call: it has a fixed price, and no signal gets through meanwhile */
+    COLLAPSE_FAILURES_MOST = 4, /* then memory is too scattered to go on asking */
+};
 
 enum err segment_home_init(struct segment_home *home, const char *name, const char *directory, struct why *why)
 {
@@ -127,11 +136,57 @@ static enum err reserve(int fd, const struct segment_home *home, const char *wha
         mib(bytes), what, directory_of(home), mib(available));
 }
 
+/*
+ * Makes huge pages of what is not reserved yet, as many as there are. The kernel does so whatever the file system was mounted with
+ * (madvise(2), MADV_COLLAPSE), but only where a page is that says which node to take memory from.
+ */
+static void reserve_huge(const struct segment *s, int fd)
+{
+    uint64_t whole = s->bytes / HUGE_BYTES * HUGE_BYTES;
+    uint32_t failures = 0;
+    if ((uintptr_t)s->base % HUGE_BYTES != 0)
+        return;
+    for (uint64_t at = 0; at < whole && failures < COLLAPSE_FAILURES_MOST; at += COLLAPSE_BYTES) {
+        uint64_t end = whole - at > COLLAPSE_BYTES ? at + COLLAPSE_BYTES : whole;
+        for (uint64_t page = at; page < end; page += HUGE_BYTES)
+            if (posix_fallocate(fd, (off_t)page, PAGE_BYTES) != 0)
+                return; /* whoever reserves the rest will say why */
+        if (madvise(s->base + at, (size_t)(end - at), MADV_COLLAPSE) == 0)
+            continue;
+        if (errno == EINVAL)
+            return; /* this kernel or this file system has none */
+        failures++;
+    }
+}
+
+/* Where huge pages can be mapped as such. The caller unmaps [base, base + bytes). */
+static void *map_aligned(int fd, uint64_t bytes, int protection)
+{
+    uint64_t pages, room;
+    if (bytes < HUGE_BYTES || !checked_round_up(bytes, PAGE_BYTES, &pages) || !checked_add(pages, HUGE_BYTES, &room))
+        return MAP_FAILED;
+    uint8_t *start = mmap(NULL, (size_t)room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (start == MAP_FAILED)
+        return MAP_FAILED;
+    size_t before = (HUGE_BYTES - (uintptr_t)start % HUGE_BYTES) % HUGE_BYTES, behind = HUGE_BYTES - before;
+    uint8_t *base = mmap(start + before, (size_t)bytes, protection, MAP_SHARED | MAP_FIXED, fd, 0);
+    if (base == MAP_FAILED) {
+        munmap(start, (size_t)room);
+        return MAP_FAILED;
+    }
+    if (before > 0)
+        munmap(start, before);
+    munmap(base + pages, behind);
+    return base;
+}
+
 static enum err map(struct segment *s, int fd, const char *what, uint64_t bytes, enum segment_access access,
                     struct why *why)
 {
     int protection = access == SEGMENT_WRITE ? PROT_READ | PROT_WRITE : PROT_READ;
-    void *base = mmap(NULL, (size_t)bytes, protection, MAP_SHARED, fd, 0);
+    void *base = map_aligned(fd, bytes, protection);
+    if (base == MAP_FAILED)
+        base = mmap(NULL, (size_t)bytes, protection, MAP_SHARED, fd, 0); /* hugetlbfs aligns by itself */
     if (base == MAP_FAILED)
         return because_errno(why, errno == ENOMEM ? ERR_NOMEM : ERR_IO,
                              "could not map %.1f MiB of shared memory \"%s\"", mib(bytes), what);
@@ -172,6 +227,7 @@ enum err segment_create(struct segment *s, const struct segment_home *home, cons
     if (err != OK)
         goto remove;
     prefer_node(s, node);
+    reserve_huge(s, fd);
     err = reserve(fd, home, what, bytes, why);
     if (err != OK)
         goto unmap;

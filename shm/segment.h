@@ -1,6 +1,7 @@
 /*
  * segment: named pieces of shared memory, "quire.UID.NAME.WHAT", as POSIX shared memory or as files of a directory on
- * another tmpfs or hugetlbfs. A segment is reserved whole when it is made, so that touching it later cannot fail.
+ * another tmpfs or hugetlbfs. A segment is reserved whole when it is made, so that touching it later cannot fail, in huge
+ * pages where the kernel makes them; mappings begin where huge pages may.
  *
  * WHAT is one of: table, sessions, slots, pages.N, weights.N, work.N, lock. Because the last part of a file's name
  * tells which, a server named "a" never mistakes segments of one named "a.b" for its own.
@@ -41,7 +42,7 @@ struct segment {
 enum err segment_create(struct segment *s, const struct segment_home *home, const char *what, uint64_t bytes, int node,
                         struct why *why);
 
-/* Touches every page, so that no step waits for the kernel; asks for huge pages. Returns true when it got them. */
+/* Touches every page, so that no step waits for the kernel. Returns whether any of them is huge. */
 bool segment_populate(struct segment *s);
 
 /* Puts bytes [from, from + bytes), cut at the segment's end, into this process's page tables; from is a multiple of 4096. */

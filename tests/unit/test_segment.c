@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -14,6 +15,8 @@
 #include <cmocka.h>
 
 #include "tests/support/small_arena.h"
+
+enum { HUGE = 2 << 20 };
 
 static int forget(void **state)
 {
@@ -161,6 +164,61 @@ static void where_pages_are_huge_for_large_files_it_is_found_as_it_was_made(void
     assert_int_equal(err, OK);
 }
 
+/* Asked with a file of our own, so that the answer is the kernel's. */
+static bool kernel_makes_huge_pages(void)
+{
+    enum { COLLAPSE = 25 }; /* MADV_COLLAPSE */
+    char path[] = "/dev/shm/quire-test-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(ftruncate(fd, HUGE), 0);
+    uint8_t *room = mmap(NULL, 2 * HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(room != MAP_FAILED);
+    uint8_t *at = room + (HUGE - (uintptr_t)room % HUGE) % HUGE;
+    assert_true(mmap(at, HUGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == at);
+    memset(at, 1, HUGE);
+    bool made = madvise(at, HUGE, COLLAPSE) == 0;
+    assert_int_equal(munmap(room, 2 * HUGE), 0);
+    close(fd);
+    return made;
+}
+
+static bool is_zero(const struct segment *s)
+{
+    for (uint64_t i = 0; i < s->bytes; i++)
+        if (s->base[i] != 0)
+            return false;
+    return true;
+}
+
+static void a_large_one_is_in_huge_pages_whatever_the_mount_says(void **state)
+{
+    (void)state;
+    enum { BYTES = 3 * HUGE + 8192 };
+    struct segment_home home = small_home();
+    struct segment made, found;
+    assert_int_equal(segment_create(&made, &home, "pages.0", BYTES, -1, NULL), OK);
+    assert_int_equal(segment_attach(&found, &home, "pages.0", BYTES, SEGMENT_READ, NULL), OK);
+    assert_int_equal(made.bytes, BYTES);
+    assert_int_equal((uintptr_t)made.base % HUGE, 0);
+    assert_int_equal((uintptr_t)found.base % HUGE, 0);
+    bool huge = segment_populate(&made), huge_for_others = segment_populate(&found);
+    assert_true(is_zero(&made));
+    made.base[BYTES - 1] = 9;
+    made.base[HUGE] = 8;
+    assert_int_equal(found.base[BYTES - 1], 9);
+    assert_int_equal(found.base[HUGE], 8);
+    segment_detach(&found);
+    segment_detach(&made);
+    if (!kernel_makes_huge_pages()) {
+        print_message("this kernel makes no huge pages here\n");
+        skip();
+    }
+    assert_true(huge);
+    assert_true(huge_for_others);
+}
+
 static void note(void *arg, const char *name, const char *what, uint64_t bytes)
 {
     struct found *f = arg;
@@ -222,6 +280,7 @@ int main(void)
         cmocka_unit_test_teardown(a_sealed_or_read_only_mapping_cannot_be_written, forget),
         cmocka_unit_test(too_small_a_file_system_is_said_with_both_numbers_and_leaves_nothing),
         cmocka_unit_test(where_pages_are_huge_for_large_files_it_is_found_as_it_was_made),
+        cmocka_unit_test_teardown(a_large_one_is_in_huge_pages_whatever_the_mount_says, forget),
         cmocka_unit_test(segments_of_a_longer_name_are_not_mistaken_for_ours),
         cmocka_unit_test(removing_what_is_not_there_is_no_error),
     };
