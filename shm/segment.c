@@ -137,8 +137,8 @@ static enum err reserve(int fd, const struct segment_home *home, const char *wha
 }
 
 /*
- * Makes huge pages of what is not reserved yet, as many as there are. The kernel does so whatever the file system was mounted with
- * (madvise(2), MADV_COLLAPSE), but only where a page is that says which node to take memory from.
+ * Huge pages for what is not reserved yet, as many as the kernel has. It makes them whatever the file system was mounted with
+ * (madvise(2), MADV_COLLAPSE) if one of the small ones is there, which also says from which node.
  */
 static void reserve_huge(const struct segment *s, int fd)
 {
