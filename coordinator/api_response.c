@@ -124,10 +124,10 @@ static void add_chat_logprobs(struct text *out, const struct api_answer *a, cons
 }
 
 /*
- * The prompt's tokens. Offsets count from the beginning of the echoed text; what was put before it has none of its
+ * The prompt's tokens; without memory the answer fails. Offsets count from the beginning of the echoed text; what was put before it has none of its
  * own.
  */
-static size_t list_prompt(const struct api_context *context, const struct api_prompt *prompt,
+static size_t list_prompt(struct text *out, const struct api_context *context, const struct api_prompt *prompt,
                           const struct api_choice *choice, struct scored_token *list)
 {
     struct detokenizer d;
@@ -144,8 +144,11 @@ static size_t list_prompt(const struct api_context *context, const struct api_pr
         size_t length;
         const char *piece = tokenizer_piece(context->tokenizer, prompt->tokens[i], true, &length);
         text_clear(&scratch);
-        if (text_reserve(&scratch, detokenizer_room(length)))
-            characters += utf8_count(scratch.at, detokenizer_push(&d, piece, length, scratch.at));
+        if (!text_reserve(&scratch, detokenizer_room(length))) {
+            out->failed = true; /* without it no offset behind is right */
+            break;
+        }
+        characters += utf8_count(scratch.at, detokenizer_push(&d, piece, length, scratch.at));
     }
     text_fini(&scratch);
     return prompt->count;
@@ -169,7 +172,7 @@ static void add_completion_logprobs(struct text *out, const struct api_answer *a
         return;
     }
     if (with_prompt)
-        count = list_prompt(a->context, prompt, choice, list);
+        count = list_prompt(out, a->context, prompt, choice, list);
     for (uint32_t i = from; i < to && choice->scores; i++) {
         list[count++] = (struct scored_token){choice->tokens[i], characters, &choice->scores[i]};
         characters += count_characters(choice, i, i + 1);
