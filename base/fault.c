@@ -114,8 +114,8 @@ static void act(enum fault_action action)
 /* Whether this passing fires it. */
 static bool fires(struct fault_board *board, struct fault_arm *arm, enum fault which)
 {
-    /* acquire: pairs with the test's last store of point, after all that belongs to it */
-    if (atomic_load_explicit(&arm->point, memory_order_acquire) != which + 1u)
+    if (atomic_load_explicit(&arm->point, memory_order_acquire) !=
+        which + 1u) /* after all that the test stored first */
         return false;
     if ((arm->slot && arm->slot != own_slot + 1) || (arm->generation && arm->generation != own_generation))
         return false;

@@ -11,13 +11,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <time.h>
 
 #include "base/must.h"
+#include "bench/bench_memory.h"
 #include "model/kernels/kernels.h"
 
-enum { COPIES_BYTES = 128 << 20, ROUND_US = 10000, HUGE_BYTES = 2 << 20 };
+enum { COPIES_BYTES = 128 << 20, ROUND_US = 10000 };
 
 struct shape {
     uint32_t rows, cols;
@@ -33,18 +33,6 @@ static double seconds(void)
     struct timespec t;
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t); /* other programs cost us caches only */
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
-/* In huge pages where there are any, as the engine's segments. */
-static void *allocate(size_t bytes)
-{
-    size_t page = bytes < HUGE_BYTES ? 64 : HUGE_BYTES;
-    void *memory = aligned_alloc(page, (bytes + page - 1) / page * page);
-    must(memory);
-    int ignored = madvise(memory, bytes, MADV_HUGEPAGE);
-    (void)ignored;
-    memset(memory, 0, bytes);
-    return memory;
 }
 
 #if defined(__x86_64__)
@@ -79,7 +67,7 @@ static double multiply_roof(void)
 static double read_roof(void)
 {
     size_t words = COPIES_BYTES / sizeof(uint64_t);
-    uint64_t *memory = allocate(COPIES_BYTES);
+    uint64_t *memory = bench_allocate(COPIES_BYTES, 0);
     double best = 0;
     for (int i = 0; i < 7; i++) {
         double start = seconds();
@@ -101,14 +89,14 @@ static uint8_t *random_weights(enum tensor_type type, struct shape s)
 {
     const struct tensor_type_traits *traits = tensor_type_traits(type);
     size_t bytes = (size_t)s.rows * s.cols / traits->block_elements * traits->block_bytes;
-    uint8_t *rows = allocate(bytes);
+    uint8_t *rows = bench_allocate(bytes, 0);
     uint64_t state = 42, size;
     for (size_t i = 0; i < bytes; i++) {
         state = state * 6364136223846793005u + 1442695040888963407u;
         rows[i] = (uint8_t)(state >> 56) & 0x3f;
     }
     must(tiles_bytes(type, s.rows, s.cols, &size));
-    uint8_t *tiles = allocate(size);
+    uint8_t *tiles = bench_allocate(size, 0);
     tiles_build(type, tiles, rows, s.rows, s.cols, 0, (s.rows + TILE_ROWS - 1) / TILE_ROWS, NULL);
     free(rows);
     return tiles;
@@ -126,13 +114,15 @@ static struct measured measure(const struct kernels *k, enum tensor_type type, s
     struct measured out = {1e9, 1e9, 0};
     must(tiles_bytes(type, s.rows, s.cols, &out.bytes));
     uint64_t copies = warm ? 1 : COPIES_BYTES / out.bytes + 1;
-    uint8_t *one = random_weights(type, s), *all = allocate(out.bytes * copies);
+    uint8_t *one = random_weights(type, s), *all = bench_allocate(out.bytes * copies, 0);
     for (uint64_t c = 0; c < copies; c++)
         memcpy(all + c * out.bytes, one, out.bytes);
-    float *x = allocate((size_t)tokens * s.cols * sizeof *x), *y = allocate((size_t)tokens * s.rows * sizeof *y);
+    float *x = bench_allocate((size_t)tokens * s.cols * sizeof *x, 0),
+          *y = bench_allocate((size_t)tokens * s.rows * sizeof *y, 0);
     for (size_t i = 0; i < (size_t)tokens * s.cols; i++)
         x[i] = (float)((int)(i * 7919 % 2001) - 1000) / 1000.0f;
-    void *memory = allocate(activations_bytes(tokens, s.cols)), *scratch = allocate(product_scratch_bytes(s.cols));
+    void *memory = bench_allocate(activations_bytes(tokens, s.cols), 0),
+         *scratch = bench_allocate(product_scratch_bytes(s.cols), 0);
     struct activations a;
     activations_place(&a, memory, tokens, s.cols, x, s.cols);
     uint64_t next = 0;
@@ -177,9 +167,10 @@ static void report_attention(const struct kernels *k, uint32_t queries, uint32_t
 {
     enum { HEADS = 3, DIM = 64, PAGE_BYTES = 2 * DIM * ATTENTION_PAGE * 2 };
     uint32_t pages = (positions + ATTENTION_PAGE - 1) / ATTENTION_PAGE;
-    uint8_t *memory = allocate((size_t)pages * PAGE_BYTES);
-    const uint8_t **table = allocate(pages * sizeof *table);
-    float *q = allocate(queries * HEADS * DIM * sizeof *q), *out = allocate(queries * HEADS * DIM * sizeof *out);
+    uint8_t *memory = bench_allocate((size_t)pages * PAGE_BYTES, 0);
+    const uint8_t **table = bench_allocate(pages * sizeof *table, 0);
+    float *q = bench_allocate(queries * HEADS * DIM * sizeof *q, 0),
+          *out = bench_allocate(queries * HEADS * DIM * sizeof *out, 0);
     for (size_t i = 0; i < (size_t)pages * PAGE_BYTES; i += 2)
         memory[i + 1] = 0x30 | (uint8_t)(i * 7 % 11);
     for (uint32_t p = 0; p < pages; p++)
@@ -195,7 +186,7 @@ static void report_attention(const struct kernels *k, uint32_t queries, uint32_t
                           .scale = 0.125f,
                           .pages = table,
                           .v_offset = PAGE_BYTES / 2,
-                          .scratch = allocate(attention_scratch_bytes(DIM))};
+                          .scratch = bench_allocate(attention_scratch_bytes(DIM), 0)};
     double best = 1e9;
     for (int r = 0; r < rounds; r++) {
         uint64_t done = 0;

@@ -13,10 +13,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <time.h>
 
 #include "base/must.h"
+#include "bench/bench_memory.h"
 #include "model/forward.h"
 #include "model/gguf.h"
 #include "model/kernels/kernels.h"
@@ -30,7 +30,7 @@ enum {
     MOST_STEPS = 2000,
     MOST_PARTS = 12, /* embedding, those of a layer, logits, drawing */
     PAGE = 16,
-    HUGE_BYTES = 2 << 20,
+    SMALL_NUMBERS = 0x11, /* in all bytes, also as 16-bit floats */
 };
 
 struct bench;
@@ -71,18 +71,6 @@ static double seconds_now(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
-/* In huge pages where there are any, as the engine's segments. */
-static void *allocate(uint64_t bytes)
-{
-    uint64_t page = bytes < HUGE_BYTES ? 4096 : HUGE_BYTES;
-    void *memory = aligned_alloc(page, (bytes + page - 1) / page * page);
-    must(memory);
-    int ignored = madvise(memory, bytes, MADV_HUGEPAGE);
-    (void)ignored;
-    memset(memory, 0x11, bytes); /* small numbers, also as 16-bit floats */
-    return memory;
 }
 
 /* ---- a step ---- */
@@ -178,7 +166,7 @@ static void place_case(struct bench *b, uint32_t sequences, uint32_t tokens, uin
     uint64_t bytes = 0; /* of one page of each class */
     for (uint32_t c = 0; c < classes; c++)
         bytes += model_page_bytes(&b->model, c);
-    b->pages = allocate((uint64_t)sequences * pages * bytes);
+    b->pages = bench_allocate((uint64_t)sequences * pages * bytes, SMALL_NUMBERS);
     for (uint32_t i = 0; i < sequences; i++) {
         b->page_of[i] = calloc((size_t)classes * pages, sizeof *b->page_of[i]);
         must(b->page_of[i]);
@@ -270,17 +258,18 @@ static enum err open_bench(struct bench *b, const char *path, struct why *why)
         return e;
     e = model_plan(&b->model, file, path, 4096, why);
     if (!e) {
-        b->weights = allocate(b->model.weights_bytes);
+        b->weights = bench_allocate(b->model.weights_bytes, SMALL_NUMBERS);
         e = model_build(&b->model, file, b->weights, 0, 1, NULL, NULL, why);
     }
     gguf_close(file);
     if (e)
         return e;
-    uint8_t *shared = allocate(shared_buffers_place(&b->shared, &b->model, MOST_TOKENS, MOST_SEQUENCES, NULL));
+    uint8_t *shared =
+        bench_allocate(shared_buffers_place(&b->shared, &b->model, MOST_TOKENS, MOST_SEQUENCES, NULL), SMALL_NUMBERS);
     shared_buffers_place(&b->shared, &b->model, MOST_TOKENS, MOST_SEQUENCES, shared);
     uint64_t blocks = (b->model.vocab + SAMPLE_BLOCK - 1) / SAMPLE_BLOCK;
-    b->partials = allocate(MOST_SEQUENCES * blocks * sizeof *b->partials);
-    b->rank = allocate(b->ranks * sizeof *b->rank);
+    b->partials = bench_allocate(MOST_SEQUENCES * blocks * sizeof *b->partials, SMALL_NUMBERS);
+    b->rank = bench_allocate(b->ranks * sizeof *b->rank, SMALL_NUMBERS);
     memset(b->rank, 0, b->ranks * sizeof *b->rank);
     for (uint32_t i = 0; !e && i < b->ranks; i++) {
         struct rank *r = &b->rank[i];

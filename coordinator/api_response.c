@@ -124,8 +124,8 @@ static void add_chat_logprobs(struct text *out, const struct api_answer *a, cons
 }
 
 /*
- * The prompt's tokens; without memory the answer fails. Offsets count from the beginning of the echoed text; what was put before it has none of its
- * own.
+ * The prompt's tokens; without memory the answer fails. Offsets count from the beginning of the echoed text; what was
+ * put before it has none of its own.
  */
 static size_t list_prompt(struct text *out, const struct api_context *context, const struct api_prompt *prompt,
                           const struct api_choice *choice, struct scored_token *list)

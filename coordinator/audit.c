@@ -67,17 +67,16 @@ static enum err meet(void *arg)
 {
     struct audit_rig *rig = arg;
     audit_clock_wait();
-    /* relaxed: nobody can open the next round before we have arrived in this one */
-    uint32_t round = atomic_load_explicit(&rig->round, memory_order_relaxed);
-    /* both: my rows are visible to whoever comes later, and those of all before me to me */
-    if (atomic_fetch_add_explicit(&rig->arrived, 1, memory_order_acq_rel) + 1 == rig->ranks) {
-        atomic_store_explicit(&rig->arrived, 0, memory_order_relaxed); /* released by the next line */
-        /* release: pairs with the acquire of those who wait */
-        atomic_store_explicit(&rig->round, round + 1, memory_order_release);
+    uint32_t round = atomic_load_explicit(&rig->round, memory_order_relaxed); /* none opens before we have arrived */
+    uint32_t before =
+        atomic_fetch_add_explicit(&rig->arrived, 1, memory_order_acq_rel); /* shows my rows, sees theirs */
+    if (before + 1 == rig->ranks) {
+        atomic_store_explicit(&rig->arrived, 0, memory_order_relaxed);       /* released by the next line */
+        atomic_store_explicit(&rig->round, round + 1, memory_order_release); /* pairs with the acquire of who waits */
     } else {
-        /* acquire: pairs with the release of the last one, who has seen the arrival of all */
-        for (uint32_t spins = 0; atomic_load_explicit(&rig->round, memory_order_acquire) == round; spins++)
-            if (spins > SPINS)
+        uint32_t spins = 0;
+        while (atomic_load_explicit(&rig->round, memory_order_acquire) == round) /* the last one has seen all arrive */
+            if (spins++ > SPINS)
                 sched_yield(); /* it has no core now */
     }
     audit_clock_wait();

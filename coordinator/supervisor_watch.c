@@ -53,9 +53,9 @@ static void welcome_the_unheard(struct supervisor *s)
     uint64_t now = now_us();
     for (uint32_t i = 0; i < s->slot_count; i++) {
         struct process *p = &s->processes[i];
-        /* relaxed: nothing is read through it; what it is told to do, it can do by then or says so */
-        if (p->stage != PROCESS_STARTING || atomic_load_explicit(&worker_slot_at(s->config.arena, p->slot)->state,
-                                                                 memory_order_relaxed) != WORKER_READY)
+        const struct worker_slot *slot = worker_slot_at(s->config.arena, p->slot);
+        uint32_t state = atomic_load_explicit(&slot->state, memory_order_relaxed); /* nothing is read through it */
+        if (p->stage != PROCESS_STARTING || state != WORKER_READY)
             continue;
         if (p->ready_us == 0)
             p->ready_us = now;
