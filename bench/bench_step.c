@@ -110,12 +110,12 @@ static void take_step(struct rank *r)
     struct sample_history none = {.count = 0};
     r->meetings = 0;
     must(forward_run(r->forward, &b->batch) == OK);
-    forward_logits(r->forward, b->last_rows, count, &first, &last);
-    for (uint32_t i = 0; i < count && first < last; i++) {
-        float *logits = b->shared.logits + i * stride;
-        sampler_prepare(r->sampler, b->kernels, &b->sampling[i], &none, NULL, logits, logits, first, last,
-                        b->partials + (size_t)i * blocks);
-    }
+    for (forward_logits_begin(r->forward, b->last_rows, count); forward_logits_next(r->forward, &first, &last);)
+        for (uint32_t i = 0; i < count; i++) {
+            float *logits = b->shared.logits + i * stride;
+            sampler_prepare(r->sampler, b->kernels, &b->sampling[i], &none, NULL, logits, logits, first, last,
+                            b->partials + (size_t)i * blocks);
+        }
     meet(r);
     for (uint32_t i = r->index; i < count; i += b->ranks) {
         struct sampled drawn;
@@ -279,7 +279,7 @@ static enum err open_bench(struct bench *b, const char *path, struct why *why)
         if (!e)
             e = sampler_open(&r->sampler, b->model.vocab, why);
         if (!e)
-            forward_join(r->forward, i, b->ranks, &b->shared, meet, r);
+            forward_join(r->forward, i, b->ranks, 1, &b->shared, meet, r);
     }
     return e;
 }

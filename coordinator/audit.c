@@ -18,6 +18,7 @@
 #include "shm/segment.h"
 
 enum { RANKS_MAX = 256, SPINS = 4000, LINE = 64 };
+enum { EPOCH_PLAIN = 1, EPOCH_CLOCKED }; /* of the two passes that a rank has over the same buffers */
 
 enum job { JOB_BUILD, JOB_FLUSH, JOB_STEP, JOB_CLOCKED_STEP, JOB_END };
 
@@ -112,7 +113,9 @@ static void run_step(struct rank *r, bool with_clock)
     r->err = forward_run(f, &rig->batch);
     for (uint32_t done = 0; done < rig->sampled_count; done += rig->logit_rows) {
         uint32_t left = rig->sampled_count - done;
-        forward_logits(f, rig->sampled + done, left < rig->logit_rows ? left : rig->logit_rows, &first, &last);
+        forward_logits_begin(f, rig->sampled + done, left < rig->logit_rows ? left : rig->logit_rows);
+        while (forward_logits_next(f, &first, &last))
+            ;
         meet(rig); /* as before the draw */
     }
     if (with_clock)
@@ -264,8 +267,8 @@ static enum err open_forwards(struct audit_rig *rig, struct why *why)
             e = forward_open(&r->with_clock, rig->m, rig->weights.base, clocked, rig->capacity, rig->logit_rows, why);
         if (e)
             return e;
-        forward_join(r->plain, i, rig->ranks, &rig->shared, meet, rig);
-        forward_join(r->with_clock, i, rig->ranks, &rig->shared, meet, rig);
+        forward_join(r->plain, i, rig->ranks, EPOCH_PLAIN, &rig->shared, meet, rig);
+        forward_join(r->with_clock, i, rig->ranks, EPOCH_CLOCKED, &rig->shared, meet, rig);
     }
     return e;
 }

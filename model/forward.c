@@ -14,6 +14,7 @@
 
 enum {
     LOGIT_BLOCK = 256, /* vocabulary rows that stay in one rank */
+    LOGIT_PARTS = 16,  /* of a rank's share of them, about */
     BUFFER_ALIGN = 4096,
     /* By measurement (bench_step): */
     ROUNDED_TOKENS = 4,     /* so many at least, and a network's activations cross to other ranks as 8-bit codes */
@@ -58,6 +59,7 @@ uint64_t shared_buffers_place(struct shared_buffers *b, const struct model *m, u
                               uint8_t *base)
 {
     uint64_t used = 0, row = (uint64_t)capacity * sizeof(float);
+    b->handed = forward_place(base, &used, FORWARD_MAX_RANKS * sizeof *b->handed);
     b->hidden = forward_place(base, &used, row * m->dim);
     b->q = forward_place(base, &used, row * m->heads * m->head_dim);
     b->k = forward_place(base, &used, row * m->kv_heads * m->head_dim);
@@ -166,10 +168,11 @@ enum err forward_use_float_activations(struct forward *f, struct why *why)
     return OK;
 }
 
-void forward_join(struct forward *f, uint32_t rank, uint32_t ranks, const struct shared_buffers *shared, meet_fn meet,
-                  void *meet_arg)
+void forward_join(struct forward *f, uint32_t rank, uint32_t ranks, uint32_t epoch, const struct shared_buffers *shared,
+                  meet_fn meet, void *meet_arg)
 {
-    must(rank < ranks && (meet || ranks == 1));
+    must(rank < ranks && ranks <= FORWARD_MAX_RANKS && (meet || ranks == 1));
+    handout_join(&f->handout, shared->handed, rank, ranks, epoch);
     f->rank = rank;
     f->ranks = ranks;
     f->shared = *shared;
@@ -213,6 +216,7 @@ enum err forward_run(struct forward *f, const struct batch *b)
     must(f->ranks > 0 && b->tokens > 0 && b->tokens <= f->capacity);
     bool own = has_normed_branches(f->m) && b->tokens <= OWN_HIDDEN_TOKENS;
     f->hidden = own ? f->own_hidden : f->shared.hidden;
+    f->handed_out = false;
     return arch_numbered(f->m->arch)->run(f, b) == OK ? OK : ERR_ABORTED;
 }
 
@@ -362,17 +366,24 @@ void forward_add_bias(const struct forward *f, const struct weight_vector *bias,
             x[t * stride + row - first] += b[row];
 }
 
-/* ---- halves of a layer ---- */
-
-/* y (tokens, w->rows): my rows of w x, stored or added, and the bias. */
-static void project_mine(struct forward *f, const struct weight *w, const struct weight_vector *bias, float *y,
-                         enum product_mode mode)
+void forward_project(struct forward *f, const struct weight *w, const struct weight_vector *bias, struct tile_range r,
+                     float *y, enum product_mode mode)
 {
     struct tile_matrix matrix = model_matrix(w, f->weights);
-    struct tile_range mine = share_of(f, tiles_of(w->rows));
-    struct row_range rows = rows_of(mine, w);
-    forward_product(f, &matrix, mine, y, w->rows, mode);
+    struct row_range rows = rows_of(r, w);
+    forward_product(f, &matrix, r, y, w->rows, mode);
     forward_add_bias(f, bias, y + rows.first, w->rows, rows.first, rows.end);
+}
+
+/* ---- halves of a layer ---- */
+
+/* y (tokens, w->rows): w x, stored or added, and the bias; handed out. */
+static void project_together(struct forward *f, const struct weight *w, const struct weight_vector *bias, float *y,
+                             enum product_mode mode)
+{
+    hand_out(f, tiles_of(w->rows), PART_TILES);
+    for (struct tile_range r; take_units(f, &r);)
+        forward_project(f, w, bias, r, y, mode);
 }
 
 void forward_add(struct forward *f, const struct weight *w)
@@ -382,13 +393,13 @@ void forward_add(struct forward *f, const struct weight *w)
 
 void forward_add_biased(struct forward *f, const struct weight *w, const struct weight_vector *bias)
 {
-    must(f->hidden == f->shared.hidden); /* my columns of all rows, which the other ranks read */
-    project_mine(f, w, bias, f->hidden, PRODUCT_ADD);
+    must(f->hidden == f->shared.hidden); /* some columns of all rows, which the other ranks read */
+    project_together(f, w, bias, f->hidden, PRODUCT_ADD);
 }
 
 void forward_branch(struct forward *f, const struct weight *w)
 {
-    project_mine(f, w, &(struct weight_vector){0}, f->shared.branch, PRODUCT_STORE);
+    project_together(f, w, &(struct weight_vector){0}, f->shared.branch, PRODUCT_STORE);
 }
 
 void forward_add_normed(struct forward *f, const struct batch *b, const struct weight_vector *weight)
@@ -404,18 +415,14 @@ void forward_add_normed(struct forward *f, const struct batch *b, const struct w
     }
 }
 
-void forward_gate(struct forward *f, const struct tile_matrix *gate, const struct tile_matrix *up, gate_fn activation,
-                  float *act)
+void forward_gate(struct forward *f, const struct tile_matrix *gate, const struct tile_matrix *up, struct tile_range r,
+                  gate_fn activation, float *act)
 {
-    struct tile_range mine = share_of(f, tiles_of(gate->rows));
-    for (struct tile_range chunk = chunk_at(mine.first, mine.last); chunk.first < chunk.last;
-         chunk = chunk_at(chunk.last, mine.last)) {
-        uint32_t rows = forward_product_chunk(f, gate, chunk, f->out[0]);
-        forward_product_chunk(f, up, chunk, f->out[1]);
-        for (size_t t = 0; t < f->in.tokens; t++)
-            activation(act + t * gate->rows + (size_t)chunk.first * TILE_ROWS, f->out[0] + t * CHUNK_ROWS,
-                       f->out[1] + t * CHUNK_ROWS, rows);
-    }
+    uint32_t rows = forward_product_chunk(f, gate, r, f->out[0]);
+    forward_product_chunk(f, up, r, f->out[1]);
+    for (size_t t = 0; t < f->in.tokens; t++)
+        activation(act + t * gate->rows + (size_t)r.first * TILE_ROWS, f->out[0] + t * CHUNK_ROWS,
+                   f->out[1] + t * CHUNK_ROWS, rows);
 }
 
 static bool act_is_rounded(const struct forward *f, uint32_t tokens)
@@ -423,30 +430,31 @@ static bool act_is_rounded(const struct forward *f, uint32_t tokens)
     return f->round_act && tokens >= ROUNDED_TOKENS;
 }
 
-/* forward_gate whose results go to shared rounded_act, in whole blocks: what crosses to other ranks is a third of the bytes. */
+/* forward_gate whose results go to shared rounded_act as `act`: what crosses to other ranks is a third of the bytes. */
 static void gate_rounded(struct forward *f, const struct tile_matrix *gate, const struct tile_matrix *up,
-                         gate_fn activation)
+                         struct tile_range blocks, gate_fn activation, struct activations *act)
 {
-    struct activations act;
-    struct tile_range mine = share_of(f, gate->rows / TILE_K);
-    activations_place(&act, f->shared.rounded_act, f->in.tokens, gate->rows, f->out[0], CHUNK_ROWS);
-    for (struct tile_range chunk = chunk_at(mine.first * BLOCK_TILES, mine.last * BLOCK_TILES);
-         chunk.first < chunk.last; chunk = chunk_at(chunk.last, mine.last * BLOCK_TILES)) {
-        uint32_t rows = forward_product_chunk(f, gate, chunk, f->out[0]);
-        forward_product_chunk(f, up, chunk, f->out[1]);
-        for (size_t t = 0; t < f->in.tokens; t++)
-            activation(f->out[0] + t * CHUNK_ROWS, f->out[0] + t * CHUNK_ROWS, f->out[1] + t * CHUNK_ROWS, rows);
-        f->k->quantize(&act, chunk.first / BLOCK_TILES, chunk.last / BLOCK_TILES);
-    }
+    struct tile_range r = {blocks.first * BLOCK_TILES, blocks.last * BLOCK_TILES};
+    uint32_t rows = forward_product_chunk(f, gate, r, f->out[0]);
+    forward_product_chunk(f, up, r, f->out[1]);
+    for (size_t t = 0; t < f->in.tokens; t++)
+        activation(f->out[0] + t * CHUNK_ROWS, f->out[0] + t * CHUNK_ROWS, f->out[1] + t * CHUNK_ROWS, rows);
+    f->k->quantize(act, blocks.first, blocks.last);
 }
 
 static void gated(struct forward *f, const struct weight *gate, const struct weight *up, gate_fn activation)
 {
     struct tile_matrix gates = model_matrix(gate, f->weights), ups = model_matrix(up, f->weights);
-    if (act_is_rounded(f, f->in.tokens))
-        gate_rounded(f, &gates, &ups, activation);
-    else
-        forward_gate(f, &gates, &ups, activation, f->shared.act);
+    bool rounded = act_is_rounded(f, f->in.tokens);
+    struct activations act;
+    if (rounded)
+        activations_place(&act, f->shared.rounded_act, f->in.tokens, gate->rows, f->out[0], CHUNK_ROWS);
+    hand_out(f, rounded ? gate->rows / TILE_K : tiles_of(gate->rows), rounded ? PART_TILES / BLOCK_TILES : PART_TILES);
+    for (struct tile_range r; take_units(f, &r);)
+        if (rounded)
+            gate_rounded(f, &gates, &ups, r, activation, &act);
+        else
+            forward_gate(f, &gates, &ups, r, activation, f->shared.act);
 }
 
 void forward_take_gated(struct forward *f, const struct batch *b)
@@ -470,31 +478,43 @@ void forward_gated_gelu(struct forward *f, const struct weight *gate, const stru
 
 void forward_gelu(struct forward *f, const struct weight *up, const struct weight_vector *bias)
 {
-    struct row_range mine = rows_of(share_of(f, tiles_of(up->rows)), up);
-    project_mine(f, up, bias, f->shared.act, PRODUCT_STORE);
-    for (size_t t = 0; t < f->in.tokens; t++) {
-        float *act = f->shared.act + t * up->rows + mine.first;
-        f->k->gelu(act, act, NULL, mine.end - mine.first);
+    hand_out(f, tiles_of(up->rows), PART_TILES);
+    for (struct tile_range r; take_units(f, &r);) {
+        struct row_range rows = rows_of(r, up);
+        forward_project(f, up, bias, r, f->shared.act, PRODUCT_STORE);
+        for (size_t t = 0; t < f->in.tokens; t++) {
+            float *act = f->shared.act + t * up->rows + rows.first;
+            f->k->gelu(act, act, NULL, rows.end - rows.first);
+        }
     }
 }
 
 /* ---- logits ---- */
 
-void forward_logits(struct forward *f, const uint32_t *rows, uint32_t count, uint32_t *first, uint32_t *last)
+void forward_logits_begin(struct forward *f, const uint32_t *rows, uint32_t count)
 {
     const struct model *m = f->m;
-    must(count <= f->logit_rows);
-    struct tile_range blocks = share_of(f, (m->vocab + LOGIT_BLOCK - 1) / LOGIT_BLOCK);
-    *first = blocks.first * LOGIT_BLOCK < m->vocab ? blocks.first * LOGIT_BLOCK : m->vocab;
-    *last = blocks.last * LOGIT_BLOCK < m->vocab ? blocks.last * LOGIT_BLOCK : m->vocab;
-    if (count == 0 || *first == *last)
-        return;
+    must(count > 0 && count <= f->logit_rows);
     for (uint32_t i = 0; i < count; i++)
         norm_row(f, f->x + (size_t)i * m->dim, f->hidden + (size_t)rows[i] * m->dim, &m->out_norm, &m->out_norm_bias);
     forward_take_rows(f, count, f->x, m->dim);
+    f->handed_out = false; /* the caller has met */
+    uint32_t blocks = (m->vocab + LOGIT_BLOCK - 1) / LOGIT_BLOCK;
+    hand_out(f, blocks, blocks / f->ranks / LOGIT_PARTS + 1);
+}
+
+bool forward_logits_next(struct forward *f, uint32_t *first, uint32_t *last)
+{
+    const struct model *m = f->m;
+    struct tile_range blocks;
+    if (!take_units(f, &blocks))
+        return false;
+    *first = blocks.first * LOGIT_BLOCK;
+    *last = least(blocks.last * LOGIT_BLOCK, m->vocab);
     struct tile_matrix head = model_matrix(&m->head, f->weights);
     forward_product(f, &head, (struct tile_range){*first / TILE_ROWS, tiles_of(*last)}, f->shared.logits,
                     logits_stride(m), PRODUCT_STORE);
-    for (uint32_t i = 0; m->logit_softcap > 0.0f && i < count; i++)
+    for (uint32_t i = 0; m->logit_softcap > 0.0f && i < f->in.tokens; i++)
         soft_cap(f->shared.logits + (size_t)i * logits_stride(m) + *first, *last - *first, m->logit_softcap);
+    return true;
 }

@@ -2,7 +2,7 @@
  * forward: one step of the network over a batch of tokens of several sequences, shared by the ranks of a group.
  *
  * Every rank calls forward_run with the same batch. hidden, qkv, attn and act are shared by all ranks; each rank writes
- * only its own rows (or its own units of attention) and meets the others after QKV, attention, output, gate/up and down,
+ * only the rows that it took (or its own units of attention) and meets the others after QKV, attention, output, gate/up and down,
  * and where a norm needs what several of them computed. Norms and quantisation are recomputed by every rank into private memory.
  * No allocation, no system call but those of meet.
  *
@@ -12,9 +12,11 @@
 #ifndef QUIRE_MODEL_FORWARD_H
 #define QUIRE_MODEL_FORWARD_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
+#include "model/handout.h"
 #include "model/kernels/kernels.h"
 #include "model/model.h"
 
@@ -39,10 +41,11 @@ struct batch {
 
 /* Shared by the ranks: (capacity, …) floats each, 64-byte aligned. */
 struct shared_buffers {
-    float *hidden; /* (capacity, dim): the residual stream */
-    float *q;      /* (capacity, heads * head_dim) */
-    float *k;      /* (capacity, kv_heads * head_dim): keys on their way to the pages */
-    float *attn;   /* (capacity, heads * head_dim) */
+    struct handout_word *handed; /* (FORWARD_MAX_RANKS): zero in the beginning */
+    float *hidden;               /* (capacity, dim): the residual stream */
+    float *q;                    /* (capacity, heads * head_dim) */
+    float *k;                    /* (capacity, kv_heads * head_dim): keys on their way to the pages */
+    float *attn;                 /* (capacity, heads * head_dim) */
     float *branch; /* (capacity, dim): what a half of a layer adds, before its norm; of models that have such a norm */
     float *act;    /* (capacity, ffn); of a mixture (capacity * experts_used, expert_ffn) */
     void *rounded_act; /* the same as activations' quantised copy, where nothing reads more of them; else empty */
@@ -60,7 +63,7 @@ uint64_t shared_buffers_place(struct shared_buffers *b, const struct model *m, u
  */
 enum err batch_check(const struct batch *b, const struct model *m, uint32_t capacity, struct why *why);
 
-enum { FORWARD_MAX_CAPACITY = 1024 };
+enum { FORWARD_MAX_CAPACITY = 1024, FORWARD_MAX_RANKS = 512 };
 
 struct forward; /* one rank's private side: scratch and pointers */
 
@@ -87,18 +90,22 @@ enum err forward_use_blas(struct forward *f, struct why *why);
  */
 enum err forward_use_float_activations(struct forward *f, struct why *why);
 
-/* Sets this rank's place in its group; between steps only. meet may be NULL when ranks is 1. */
-void forward_join(struct forward *f, uint32_t rank, uint32_t ranks, const struct shared_buffers *shared, meet_fn meet,
-                  void *meet_arg);
+/*
+ * Sets this rank's place in its group, of FORWARD_MAX_RANKS at most; between steps only. epoch: not 0, the same for all ranks, and
+ * never one that joined over these buffers before; steps of two epochs do not overlap. meet may be NULL when ranks is 1.
+ */
+void forward_join(struct forward *f, uint32_t rank, uint32_t ranks, uint32_t epoch, const struct shared_buffers *shared,
+                  meet_fn meet, void *meet_arg);
 
 /* All layers of a batch that batch_check has passed. On return hidden holds the residual stream of all rows, whole for every rank. OK or ERR_ABORTED. */
 enum err forward_run(struct forward *f, const struct batch *b);
 
 /*
- * Final norm and output matrix for `count` rows of the batch (row indices in rows): this rank's share of vocabulary rows
- * into logits[(0..count)]. count <= logit_rows. Does not meet: the caller does before it reads others' rows.
- * [*first, *last) receives this rank's vocabulary range, in whole blocks of 256 rows.
+ * Logits of `count` rows of the batch (row indices in rows), 1 to logit_rows: all ranks begin, and each goes on to the next until
+ * there is none. True: it took the vocabulary rows [*first, *last), whole blocks of 256, and they are in logits[(0..count)].
+ * Does not meet: the caller does before it reads others' rows or begins again.
  */
-void forward_logits(struct forward *f, const uint32_t *rows, uint32_t count, uint32_t *first, uint32_t *last);
+void forward_logits_begin(struct forward *f, const uint32_t *rows, uint32_t count);
+bool forward_logits_next(struct forward *f, uint32_t *first, uint32_t *last);
 
 #endif

@@ -128,16 +128,6 @@ static uint32_t next_page_at(const struct batch_run *run, uint32_t position)
     return first ? (position / ATTENTION_PAGE + 1) * ATTENTION_PAGE : UINT32_MAX;
 }
 
-/* x (tokens, w->rows) at the rows of r: w x + bias. */
-static void project(struct forward *f, const struct weight *w, const struct weight_vector *bias, struct tile_range r,
-                    float *x)
-{
-    struct tile_matrix matrix = model_matrix(w, f->weights);
-    struct row_range rows = rows_of(r, w);
-    forward_product(f, &matrix, r, x, w->rows, PRODUCT_STORE);
-    forward_add_bias(f, bias, x + rows.first, w->rows, rows.first, rows.end);
-}
-
 /* My rows of V: chunk by chunk, straight to the pages. */
 static void project_v(struct forward *f, const struct batch *b, uint32_t layer, struct tile_range v)
 {
@@ -178,7 +168,10 @@ static uint32_t qkv_unit(const struct model *m, const struct model_layer *l)
     return rows / TILE_ROWS;
 }
 
-/* Wq, Wk and Wv count as one matrix, split evenly: a rank may own parts of several, or nothing. */
+/*
+ * Wq, Wk and Wv count as one matrix, split evenly: a rank may own parts of several, or nothing. They are not handed out: positions
+ * of a page lie side by side, and its lines stay with the core that wrote the one before (handed out, this was a tenth slower).
+ */
 static struct qkv_share share_qkv(const struct forward *f, const struct model_layer *l)
 {
     uint32_t unit = qkv_unit(f->m, l), q_tiles = tiles_of(l->q.rows), kv_tiles = tiles_of(l->k.rows);
@@ -208,8 +201,8 @@ void forward_fetch_layer(const struct forward *f, uint32_t layer)
 static void project_qkv(struct forward *f, const struct batch *b, uint32_t layer, struct qkv_share mine)
 {
     const struct model_layer *l = &f->m->layer[layer];
-    project(f, &l->q, &l->q_bias, mine.q, f->shared.q);
-    project(f, &l->k, &l->k_bias, mine.k, f->shared.k);
+    forward_project(f, &l->q, &l->q_bias, mine.q, f->shared.q, PRODUCT_STORE);
+    forward_project(f, &l->k, &l->k_bias, mine.k, f->shared.k, PRODUCT_STORE);
     project_v(f, b, layer, mine.v);
 }
 

@@ -79,7 +79,10 @@ void forward_experts_gated(struct forward *f, const struct weight *gate, const s
             memcpy(r->x + i * dim, x + r->token[r->first[e] + i] * stride, dim * sizeof *x);
         forward_take_rows(f, count, r->x, (uint32_t)dim);
         struct tile_matrix gates = model_expert(gate, e, f->weights), ups = model_expert(up, e, f->weights);
-        forward_gate(f, &gates, &ups, f->k->swiglu, f->shared.act + (size_t)r->first[e] * gate->rows);
+        struct tile_range mine = share_of(f, tiles_of(gates.rows));
+        for (struct tile_range chunk = chunk_at(mine.first, mine.last); chunk.first < chunk.last;
+             chunk = chunk_at(chunk.last, mine.last))
+            forward_gate(f, &gates, &ups, chunk, f->k->swiglu, f->shared.act + (size_t)r->first[e] * gate->rows);
     }
 }
 

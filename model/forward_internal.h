@@ -1,8 +1,9 @@
 /*
  * forward_internal: the parts of which an arch_*.c puts its forward pass together. For forward*.c and arch_*.c only.
  *
- * Each part does this rank's share and meets nobody; the pass says where ranks meet. Between two meetings every rank reads
- * only what was written before the first of them, and writes only its own rows.
+ * Each part does what this rank takes of it and meets nobody; the pass says where ranks meet. Some parts hand rows out, one part at
+ * most between two meetings; of others a rank has its even share, "my rows". Between two meetings every rank reads only what was
+ * written before the first of them, and writes only what is its own or was handed to it.
  */
 #ifndef QUIRE_MODEL_FORWARD_INTERNAL_H
 #define QUIRE_MODEL_FORWARD_INTERNAL_H
@@ -33,6 +34,8 @@ struct forward {
     /* forward_join */
     uint32_t rank, ranks;
     struct shared_buffers shared;
+    struct handout handout;
+    bool handed_out; /* something was, since the last meeting */
     meet_fn meet;
     void *meet_arg;
 
@@ -56,7 +59,7 @@ struct forward {
     struct activations in; /* the inputs of the products that come next */
 };
 
-/* hidden[t] = embedding of token t, scaled, and its learned position where the model has those; my rows of hidden. */
+/* hidden[t] = embedding of token t, scaled, and its learned position where the model has those; every ranks-th row of hidden. */
 void forward_embed(struct forward *f, const struct batch *b);
 
 /* The next inputs: rms_norm(hidden) * weight, all rows. */
@@ -85,37 +88,37 @@ void forward_norm_qk(struct forward *f, const struct batch *b, uint32_t layer);
 /* My units of softmax(scale q k') v over the positions of each sequence so far, or in its window: shared q and pages into shared attn. */
 void forward_attend(struct forward *f, const struct batch *b, uint32_t layer);
 
-/* hidden += w x (+ bias), my rows. Reads the inputs. */
+/* hidden += w x (+ bias). Reads the inputs. */
 void forward_add(struct forward *f, const struct weight *w);
 void forward_add_biased(struct forward *f, const struct weight *w, const struct weight_vector *bias);
 
-/* In two parts with a meeting between them: branch = w x, my rows, reading the inputs; hidden += rms_norm(branch) * weight, my rows of hidden. */
+/* In two parts with a meeting between them: branch = w x, reading the inputs; hidden += rms_norm(branch) * weight, every ranks-th row of hidden. */
 void forward_branch(struct forward *f, const struct weight *w);
 void forward_add_normed(struct forward *f, const struct batch *b, const struct weight_vector *weight);
 
 /*
- * act = silu(gate x) * (up x), or gelu(gate x) * (up x); my rows. Reads the inputs. Behind the next meeting forward_take_gated makes
+ * act = silu(gate x) * (up x), or gelu(gate x) * (up x). Reads the inputs. Behind the next meeting forward_take_gated makes
  * them the inputs: they may be in shared memory as codes only.
  */
 void forward_gated(struct forward *f, const struct weight *gate, const struct weight *up);
 void forward_gated_gelu(struct forward *f, const struct weight *gate, const struct weight *up);
 void forward_take_gated(struct forward *f, const struct batch *b);
 
-/* act = gelu(up x + bias); my rows. Reads the inputs. */
+/* act = gelu(up x + bias). Reads the inputs. */
 void forward_gelu(struct forward *f, const struct weight *up, const struct weight_vector *bias);
 
 /* Sends each token to the experts whose logits, router x, are largest; of equal ones to the lowest. Reads the inputs, all of it. */
 void forward_route(struct forward *f, const struct weight *router);
 
 /*
- * In two parts with a meeting between them: act = silu(gate_e x) * (up_e x) for every expert e and its tokens, my rows, reading
- * the inputs; hidden += the sum, in order of e, of shares * (down_e act), my rows. The routes stay as they are in between.
+ * In two parts with a meeting between them: act = silu(gate_e x) * (up_e x) for every expert e and its tokens, reading
+ * the inputs; hidden += the sum, in order of e, of shares * (down_e act). Each rank does its even share of the rows. The routes stay as they are in between.
  */
 void forward_experts_gated(struct forward *f, const struct weight *gate, const struct weight *up);
 void forward_experts_add(struct forward *f, const struct weight *down);
 
 /*
- * Asks for the beginning of my rows of what is multiplied behind the next meeting: w, or what layer `layer` begins
+ * Asks for the beginning of this rank's share of what is multiplied behind the next meeting: w, or what layer `layer` begins
  * with (the head, when there is no such layer). While ranks wait for each other and normalise, nothing else is read,
  * and a step of few tokens takes as long as its weights take to read.
  */
@@ -124,6 +127,7 @@ void forward_fetch_layer(const struct forward *f, uint32_t layer);
 
 static inline enum err forward_meet(struct forward *f)
 {
+    f->handed_out = false;
     return f->meet ? f->meet(f->meet_arg) : OK;
 }
 

@@ -12,6 +12,8 @@
 #include "shm/sequence_table.h"
 #include "shm/session.h"
 
+static_assert((int)WORKER_SLOTS_MAX <= (int)FORWARD_MAX_RANKS, "any worker may have a rank");
+
 /* One entry of the result slot: a token to draw, or a token of the prompt to score. */
 struct entry {
     const struct step_row *row;
@@ -126,7 +128,7 @@ static enum err meet(void *barrier)
 void step_join(struct step *s, struct barrier *barrier)
 {
     s->barrier = barrier;
-    forward_join(s->forward, barrier->rank, barrier->ranks, &s->shared.forward, meet, barrier);
+    forward_join(s->forward, barrier->rank, barrier->ranks, barrier->epoch, &s->shared.forward, meet, barrier);
 }
 
 uint32_t step_tokens(const struct step *s)
@@ -310,20 +312,38 @@ static struct sample_partial *partials_of(const struct step *s, uint32_t i)
     return s->shared.partials + (size_t)i * s->shared.logit_blocks;
 }
 
-/* Stage 1: my rows of the vocabulary, for all `count` entries from `first` on. */
-static void prepare_entries(struct step *s, uint32_t first, uint32_t count)
+/* Rows [begin, end) of the vocabulary. */
+struct vocab_range {
+    uint32_t begin, end;
+};
+
+static void prepare_range(struct step *s, uint32_t first, uint32_t count, struct vocab_range r)
 {
-    for (uint32_t i = 0; i < count; i++)
-        s->logit_rows[i] = s->entries[first + i].batch_row;
-    uint32_t vocab_first, vocab_last;
-    forward_logits(s->forward, s->logit_rows, count, &vocab_first, &vocab_last);
-    if (vocab_first == vocab_last)
-        return;
-    for (uint32_t i = 0; i < count; i++) {
+    for (uint32_t i = 0; r.begin < r.end && i < count; i++) {
         const struct entry *e = &s->entries[first + i];
         sampler_prepare(s->sampler, s->kernels, e->drawn ? &e->session->sampling : NULL, &e->history, e->mask,
-                        raw_row(s, i), processed_row(s, i, e), vocab_first, vocab_last, partials_of(s, i));
+                        raw_row(s, i), processed_row(s, i, e), r.begin, r.end, partials_of(s, i));
     }
+}
+
+/*
+ * Stage 1: what this rank takes of the vocabulary, for all `count` entries from `first` on. Rows that follow one another are
+ * prepared together: it takes a walk over the history.
+ */
+static void prepare_entries(struct step *s, uint32_t first, uint32_t count)
+{
+    struct vocab_range together = {0, 0}, next;
+    for (uint32_t i = 0; i < count; i++)
+        s->logit_rows[i] = s->entries[first + i].batch_row;
+    forward_logits_begin(s->forward, s->logit_rows, count);
+    while (forward_logits_next(s->forward, &next.begin, &next.end)) {
+        if (next.begin != together.end) {
+            prepare_range(s, first, count, together);
+            together.begin = next.begin;
+        }
+        together.end = next.end;
+    }
+    prepare_range(s, first, count, together);
 }
 
 static uint32_t alternatives(const struct sampling *p)

@@ -11,8 +11,6 @@
 #include <cpuid.h>
 #endif
 
-enum { SET_COUNT = 3 };
-
 #if defined(__x86_64__)
 static bool f16c_runnable(void) /* has no name in clang's builtin */
 {
@@ -33,26 +31,30 @@ static bool avx512_runnable(void)
 }
 #endif
 
+/* Best last; whatever runs one of them runs those before it. */
+static const struct kernels *const sets[] = {
+    &kernels_reference,
+#if defined(__x86_64__)
+    &kernels_avx2,
+    &kernels_avx512,
+#endif
+};
+
 const struct kernels *const *kernels_runnable(uint32_t *count)
 {
-    static const struct kernels *sets[SET_COUNT];
-    uint32_t n = 0;
-    sets[n++] = &kernels_reference;
+    *count = 1;
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (avx2_runnable())
-        sets[n++] = &kernels_avx2;
-    if (avx2_runnable() && avx512_runnable())
-        sets[n++] = &kernels_avx512;
+    *count += avx2_runnable();
+    *count += *count == 2 && avx512_runnable();
 #endif
-    *count = n;
     return sets;
 }
 
 const struct kernels *kernels_choose(const char *name_or_null)
 {
     uint32_t count;
-    const struct kernels *const *sets = kernels_runnable(&count);
+    kernels_runnable(&count);
     if (!name_or_null)
         return sets[count - 1];
     for (uint32_t i = 0; i < count; i++)

@@ -141,6 +141,7 @@ struct engine engine_open(const struct rig *rig, const struct kernels *k, uint32
     e.shared_memory = taken(aligned_alloc(64, bytes));
     memset(e.shared_memory, 0xff, bytes);
     shared_buffers_place(&e.shared, &rig->m, RIG_CAPACITY, RIG_CAPACITY, e.shared_memory);
+    memset(e.shared.handed, 0, FORWARD_MAX_RANKS * sizeof *e.shared.handed);
     return e;
 }
 
@@ -173,7 +174,8 @@ static void *take_part(void *arg)
     for (uint32_t i = 0; i < t->rows; i++)
         rows[i] = i;
     if (t->err == OK)
-        forward_logits(t->f, rows, t->rows, &first, &last);
+        for (forward_logits_begin(t->f, rows, t->rows); forward_logits_next(t->f, &first, &last);)
+            ;
     return NULL;
 }
 
@@ -182,8 +184,9 @@ static void run_batch(struct engine *e, const struct batch *b)
     pthread_barrier_t barrier;
     struct rank_thread threads[8];
     pthread_barrier_init(&barrier, NULL, e->ranks);
+    e->epoch++;
     for (uint32_t rank = 0; rank < e->ranks; rank++) {
-        forward_join(e->f[rank], rank, e->ranks, &e->shared, e->ranks > 1 ? meet_at_barrier : NULL, &barrier);
+        forward_join(e->f[rank], rank, e->ranks, e->epoch, &e->shared, e->ranks > 1 ? meet_at_barrier : NULL, &barrier);
         threads[rank] = (struct rank_thread){.f = e->f[rank], .batch = b, .rows = b->tokens};
         if (rank > 0 && pthread_create(&threads[rank].thread, NULL, take_part, &threads[rank]) != 0)
             fail_msg("no thread for the test");

@@ -53,7 +53,7 @@ bool sequences_agree(const struct rig *rig, const struct sequence *a, const stru
 
 struct engine {
     const struct rig *rig;
-    uint32_t ranks;
+    uint32_t ranks, epoch;
     struct forward *f[8];
     uint8_t *shared_memory;
     struct shared_buffers shared;

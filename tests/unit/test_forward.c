@@ -195,11 +195,13 @@ static void step_allocates_nothing(void **state)
         struct batch b = {.tokens = 40, .run_count = 1, .runs = &run, .token_ids = ids};
         const uint32_t rows[] = {0, 39};
         uint32_t first, last;
-        forward_join(e.f[0], 0, 1, &e.shared, NULL, NULL);
+        forward_join(e.f[0], 0, 1, 1, &e.shared, NULL, NULL);
         uint32_t before = allocations;
         assert_true(before > 0);
         assert_int_equal(forward_run(e.f[0], &b), OK);
-        forward_logits(e.f[0], rows, 2, &first, &last);
+        forward_logits_begin(e.f[0], rows, 2);
+        while (forward_logits_next(e.f[0], &first, &last))
+            ;
         assert_int_equal(allocations, before);
         sequence_free(&s);
         engine_close(&e);
@@ -581,7 +583,7 @@ static void step_ends_at_the_first_meeting_that_is_aborted(void **state)
     struct batch_run run = {.count = 4, .pages = {s.pages[0], s.pages[1]}};
     struct batch b = {.tokens = 4, .run_count = 1, .runs = &run, .token_ids = s.ids};
     uint32_t meetings = 0;
-    forward_join(e.f[0], 0, 1, &e.shared, third_meeting_aborts, &meetings);
+    forward_join(e.f[0], 0, 1, 1, &e.shared, third_meeting_aborts, &meetings);
     assert_int_equal(forward_run(e.f[0], &b), ERR_ABORTED);
     assert_int_equal(meetings, 3);
     sequence_free(&s);

@@ -42,7 +42,7 @@ static struct forward *routed(const float logits[TOKENS][EXPERTS])
     }
     struct shared_buffers shared = {0};
     assert_int_equal(forward_open(&f, &m, (const uint8_t *)router, &kernels_reference, 8, 1, NULL), OK);
-    forward_join(f, 0, 1, &shared, NULL, NULL);
+    forward_join(f, 0, 1, 1, &shared, NULL, NULL);
     forward_take_rows(f, TOKENS, inputs, DIM);
     forward_route(f, &w);
     return f;
