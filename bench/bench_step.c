@@ -28,7 +28,7 @@ enum {
     MOST_SEQUENCES = 32,
     MOST_TOKENS = 512,
     MOST_STEPS = 2000,
-    MOST_PARTS = 12, /* embedding, those of a layer, logits, drawing */
+    MOST_PARTS = 16, /* embedding, those of a layer, logits, drawing */
     PAGE = 16,
     SMALL_NUMBERS = 0x11, /* in all bytes, also as 16-bit floats */
 };
@@ -198,11 +198,16 @@ static const char *part_name(const struct bench *b, uint32_t part)
 {
     static const char *const five[] = {"qkv", "attention", "o", "gate, up", "down"};
     static const char *const seven[] = {"qkv", "attention", "o", "norm", "gate, up", "down", "norm"};
+    static const char *const eight[] = {"norm", "qkv", "attention", "rounding", "o", "norm", "gate, up", "down"};
+    static const char *const ten[] = {"norm", "qkv",  "attention", "rounding", "o",
+                                      "norm", "norm", "gate, up",  "down",     "norm"};
+    static const char *const *const names[] = {[5] = five, [7] = seven, [8] = eight, [10] = ten};
     if (part == 0)
         return "embedding";
     if (part > b->layer_parts)
         return part == b->layer_parts + 1 ? "logits" : "drawing";
-    return b->layer_parts == 5 ? five[part - 1] : b->layer_parts == 7 ? seven[part - 1] : "of a layer";
+    bool known = b->layer_parts < sizeof names / sizeof *names && names[b->layer_parts];
+    return known ? names[b->layer_parts][part - 1] : "of a layer";
 }
 
 static int by_size(const void *a, const void *b)

@@ -20,7 +20,9 @@ enum err arch_llama_run(struct forward *f, const struct batch *b)
     for (uint32_t layer = 0; layer < m->layers; layer++) {
         const struct model_layer *l = &m->layer[layer];
 
-        forward_take_normed(f, b, &l->attn_norm); /* x = norm(hidden) */
+        forward_share_normed(f, b, &l->attn_norm); /* x = norm(hidden) */
+        if (forward_meet_for_inputs(f) != OK)
+            return ERR_ABORTED;
         forward_qkv(f, b, layer); /* q, k, v = Wq x, Wk x, Wv x; rope(q), rope(k); k and v to their pages */
         forward_fetch(f, &l->o);
         if (forward_meet(f) != OK)
@@ -28,14 +30,18 @@ enum err arch_llama_run(struct forward *f, const struct batch *b)
         forward_attend(f, b, layer); /* attn = softmax(q k' / sqrt(head_dim)) v */
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
-        forward_take(f, b, f->shared.attn, m->heads * m->head_dim);
+        forward_share_rows(f, b, f->shared.attn, m->heads * m->head_dim);
+        if (forward_meet_for_inputs(f) != OK)
+            return ERR_ABORTED;
         forward_add(f, &l->o); /* hidden += Wo attn */
         forward_fetch(f, &l->gate);
         if (forward_meet(f) != OK)
             return ERR_ABORTED;
 
-        forward_take_normed(f, b, &l->ffn_norm); /* x = norm(hidden) */
-        forward_gated(f, &l->gate, &l->up);      /* act = silu(Wgate x) * (Wup x) */
+        forward_share_normed(f, b, &l->ffn_norm); /* x = norm(hidden) */
+        if (forward_meet_for_inputs(f) != OK)
+            return ERR_ABORTED;
+        forward_gated(f, &l->gate, &l->up); /* act = silu(Wgate x) * (Wup x) */
         forward_fetch(f, &l->down);
         if (forward_meet(f) != OK)
             return ERR_ABORTED;

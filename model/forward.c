@@ -17,8 +17,9 @@ enum {
     LOGIT_PARTS = 16,  /* of a rank's share of them, about */
     BUFFER_ALIGN = 4096,
     /* By measurement (bench_step): */
-    ROUNDED_TOKENS = 4,     /* so many at least, and a network's activations cross to other ranks as 8-bit codes */
-    OWN_HIDDEN_TOKENS = 32, /* so many at most, and a rank keeps the residual stream by itself where it can */
+    ROUNDED_TOKENS = 4,       /* so many at least, and a network's activations cross to other ranks as 8-bit codes */
+    SHARED_INPUT_TOKENS = 32, /* so many at least, and ranks round the inputs of products together */
+    OWN_HIDDEN_TOKENS = 32,   /* so many at most, and a rank keeps the residual stream by itself where it can */
     BLOCK_TILES = TILE_K / TILE_ROWS, /* tiles whose rows are the columns of one block of codes */
 };
 
@@ -49,6 +50,23 @@ static bool rounds_act(const struct model *m)
     return all;
 }
 
+static bool is_rounded(const struct weight *w)
+{
+    return is_quantised(w) && w->cols % TILE_K == 0;
+}
+
+/* Whether nothing reads the inputs of a layer's products but products with their codes. */
+static bool shares_inputs(const struct model *m)
+{
+    bool all = m->experts == 0;
+    for (uint32_t i = 0; i < m->layers; i++) {
+        const struct model_layer *l = &m->layer[i];
+        all = all && is_rounded(&l->q) && is_rounded(&l->k) && is_rounded(&l->v) && is_rounded(&l->o) &&
+              is_rounded(&l->gate) && is_rounded(&l->up);
+    }
+    return all;
+}
+
 /* Columns of the widest matrix. */
 static uint32_t widest(const struct model *m)
 {
@@ -67,6 +85,8 @@ uint64_t shared_buffers_place(struct shared_buffers *b, const struct model *m, u
     b->branch = forward_place(base, &used, has_normed_branches(m) ? row * m->dim : 0);
     b->act = forward_place(base, &used, row * (m->experts > 0 ? m->experts_used * m->expert_ffn : m->ffn));
     b->rounded_act = forward_place(base, &used, rounds_act(m) ? activations_bytes(capacity, m->ffn) : 0);
+    b->rounded_in = forward_place(
+        base, &used, shares_inputs(m) ? activations_bytes(capacity, greatest(m->dim, m->heads * m->head_dim)) : 0);
     b->logits = forward_place(base, &used, (uint64_t)logit_rows * logits_stride(m) * sizeof(float));
     return used;
 }
@@ -119,6 +139,7 @@ enum err forward_open(struct forward **out, const struct model *m, const uint8_t
     f->logit_rows = logit_rows;
     f->quantise = any_quantised(m);
     f->round_act = rounds_act(m);
+    f->share_in = shares_inputs(m);
     uint64_t bytes = private_buffers_place(f, NULL);
     bytes = (bytes + BUFFER_ALIGN - 1) & ~(uint64_t)(BUFFER_ALIGN - 1);
     f->memory = aligned_alloc(BUFFER_ALIGN, bytes);
@@ -164,7 +185,7 @@ enum err forward_use_float_activations(struct forward *f, struct why *why)
     if (!f->panel)
         return because(why, ERR_NOMEM, "no memory for products with float activations");
     memset(f->panel, 0, bytes); /* touched here, like the rest */
-    f->quantise = f->round_act = false;
+    f->quantise = f->round_act = f->share_in = false;
     return OK;
 }
 
@@ -216,6 +237,7 @@ enum err forward_run(struct forward *f, const struct batch *b)
     must(f->ranks > 0 && b->tokens > 0 && b->tokens <= f->capacity);
     bool own = has_normed_branches(f->m) && b->tokens <= OWN_HIDDEN_TOKENS;
     f->hidden = own ? f->own_hidden : f->shared.hidden;
+    f->inputs_shared = f->share_in && f->ranks > 1 && b->tokens >= SHARED_INPUT_TOKENS;
     f->handed_out = false;
     return arch_numbered(f->m->arch)->run(f, b) == OK ? OK : ERR_ABORTED;
 }
@@ -283,6 +305,44 @@ void forward_take_layer_normed(struct forward *f, const struct batch *b, const s
 void forward_take_normed(struct forward *f, const struct batch *b, const struct weight_vector *weight)
 {
     forward_take_layer_normed(f, b, weight, &(struct weight_vector){0});
+}
+
+/* Tokens [first, end) that this rank rounds for all. */
+static struct row_range my_tokens(const struct forward *f, uint32_t tokens)
+{
+    struct tile_range groups = share_of(f, (tokens + ACTIVATION_GROUP - 1) / ACTIVATION_GROUP);
+    return (struct row_range){groups.first * ACTIVATION_GROUP, least(groups.last * ACTIVATION_GROUP, tokens)};
+}
+
+/* The inputs are those that ranks share; mine of them from x (tokens, cols). */
+static void round_mine(struct forward *f, uint32_t tokens, const float *x, uint32_t cols)
+{
+    struct row_range mine = my_tokens(f, tokens);
+    activations_place(&f->in, f->shared.rounded_in, tokens, cols, x, cols);
+    struct activations part = activations_of_groups(&f->in, mine.first / ACTIVATION_GROUP,
+                                                    (mine.end + ACTIVATION_GROUP - 1) / ACTIVATION_GROUP);
+    f->k->quantize(&part, 0, cols / TILE_K);
+}
+
+void forward_share_normed(struct forward *f, const struct batch *b, const struct weight_vector *weight)
+{
+    size_t dim = f->m->dim;
+    if (!f->inputs_shared) {
+        forward_take_normed(f, b, weight);
+        return;
+    }
+    struct row_range mine = my_tokens(f, b->tokens);
+    for (uint32_t t = mine.first; t < mine.end; t++)
+        norm_row(f, f->x + t * dim, f->hidden + t * dim, weight, &(struct weight_vector){0});
+    round_mine(f, b->tokens, f->x, f->m->dim);
+}
+
+void forward_share_rows(struct forward *f, const struct batch *b, const float *x, uint32_t cols)
+{
+    if (f->inputs_shared)
+        round_mine(f, b->tokens, x, cols);
+    else
+        forward_take(f, b, x, cols);
 }
 
 /* ---- products ---- */

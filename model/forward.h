@@ -3,8 +3,8 @@
  *
  * Every rank calls forward_run with the same batch. hidden, qkv, attn and act are shared by all ranks; each rank writes
  * only the rows that it took (or its own units of attention) and meets the others after QKV, attention, output, gate/up and down,
- * and where a norm needs what several of them computed. Norms and quantisation are recomputed by every rank into private memory.
- * No allocation, no system call but those of meet.
+ * and where a norm needs what several of them computed. Of a few tokens norms and rounding are recomputed by every rank into
+ * private memory; of many, ranks share them and meet once more behind each. No allocation, no system call but those of meet.
  *
  * The result never depends on the number of ranks, the neighbours in the batch, or how a prompt was cut into chunks, unless
  * forward_use_blas was called.
@@ -49,7 +49,9 @@ struct shared_buffers {
     float *branch; /* (capacity, dim): what a half of a layer adds, before its norm; of models that have such a norm */
     float *act;    /* (capacity, ffn); of a mixture (capacity * experts_used, expert_ffn) */
     void *rounded_act; /* the same as activations' quantised copy, where nothing reads more of them; else empty */
-    float *logits;     /* (logit_rows, vocab rounded up to 16) */
+    void *
+        rounded_in; /* the inputs of products as activations' quantised copy, where nothing reads more of them; else empty */
+    float *logits; /* (logit_rows, vocab rounded up to 16) */
 };
 
 /* Lays the buffers out in one block; base NULL only counts. Returns the bytes. */

@@ -29,6 +29,7 @@ struct forward {
     const struct kernels *k;
     uint32_t capacity, logit_rows;
     bool quantise;  /* some matrix is of a quantised type */
+    bool share_in;  /* nothing reads the inputs of products but products with their codes */
     bool round_act; /* a network's activations may go to the other ranks as codes alone */
 
     /* forward_join */
@@ -55,6 +56,7 @@ struct forward {
     struct expert_routes routes; /* of models with experts */
 
     /* of the step at hand */
+    bool inputs_shared;    /* each rank rounds some tokens for all */
     float *hidden;         /* (tokens, dim): the residual stream, shared hidden or own_hidden */
     struct activations in; /* the inputs of the products that come next */
 };
@@ -64,6 +66,13 @@ void forward_embed(struct forward *f, const struct batch *b);
 
 /* The next inputs: rms_norm(hidden) * weight, all rows. */
 void forward_take_normed(struct forward *f, const struct batch *b, const struct weight_vector *weight);
+
+/*
+ * The same, and rows of a shared buffer of `cols` columns, as inputs that ranks may share: of few tokens every rank rounds all rows for
+ * itself; of many, where it can, its share of them. They are inputs behind forward_meet_for_inputs.
+ */
+void forward_share_normed(struct forward *f, const struct batch *b, const struct weight_vector *weight);
+void forward_share_rows(struct forward *f, const struct batch *b, const float *x, uint32_t cols);
 
 /* The next inputs: layer_norm(hidden) * weight + bias, all rows. */
 void forward_take_layer_normed(struct forward *f, const struct batch *b, const struct weight_vector *weight,
@@ -129,6 +138,11 @@ static inline enum err forward_meet(struct forward *f)
 {
     f->handed_out = false;
     return f->meet ? f->meet(f->meet_arg) : OK;
+}
+
+static inline enum err forward_meet_for_inputs(struct forward *f)
+{
+    return f->inputs_shared ? forward_meet(f) : OK;
 }
 
 /*

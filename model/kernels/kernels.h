@@ -70,6 +70,9 @@ size_t activations_bytes(uint32_t tokens, uint32_t cols);
 void activations_place(struct activations *a, void *memory, uint32_t tokens, uint32_t cols, const float *x,
                        size_t x_stride);
 
+/* Of the tokens of a, those of groups [first, end), as activations of their own over the same memory. */
+struct activations activations_of_groups(const struct activations *a, uint32_t first, uint32_t end);
+
 enum product_mode { PRODUCT_STORE, PRODUCT_ADD }; /* y = w x;  y = y + (w x), one addition after the whole sum */
 
 /*

@@ -48,6 +48,23 @@ void activations_place(struct activations *a, void *memory, uint32_t tokens, uin
     a->half = (int32_t *)(void *)(at + 3 * per_block);
 }
 
+struct activations activations_of_groups(const struct activations *a, uint32_t first, uint32_t end)
+{
+    must(first <= end && end <= group_count(a->tokens));
+    uint32_t token = first * ACTIVATION_GROUP,
+             tokens = end * ACTIVATION_GROUP < a->tokens ? end * ACTIVATION_GROUP : a->tokens;
+    size_t per_block = (size_t)token * (a->cols / TILE_K);
+    struct activations part = *a;
+    part.tokens = tokens > token ? tokens - token : 0;
+    part.x += (size_t)token * a->x_stride;
+    part.q += (size_t)token * a->cols;
+    part.scale += per_block;
+    part.sum += per_block;
+    part.isum += per_block;
+    part.half += per_block;
+    return part;
+}
+
 size_t product_scratch_bytes(uint32_t max_cols)
 {
     return aligned(sizeof(struct unpacked_block) * (((size_t)max_cols + TILE_K - 1) / TILE_K));
