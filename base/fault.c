@@ -114,8 +114,8 @@ static void act(enum fault_action action)
 /* Whether this passing fires it. */
 static bool fires(struct fault_board *board, struct fault_arm *arm, enum fault which)
 {
-    if (atomic_load_explicit(&arm->point, memory_order_acquire) !=
-        which + 1u) /* after all that the test stored first */
+    uint32_t point = atomic_load_explicit(&arm->point, memory_order_acquire); /* after all that the test stored first */
+    if (point != which + 1u)
         return false;
     if ((arm->slot && arm->slot != own_slot + 1) || (arm->generation && arm->generation != own_generation))
         return false;

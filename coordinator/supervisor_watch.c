@@ -124,9 +124,9 @@ static void end_the_unbuilt(struct supervisor *s, const struct group_state *g, u
     for (uint32_t i = 0; i < n; i++) {
         struct process *p = who[i];
         struct worker_slot *slot = worker_slot_at(s->config.arena, p->slot);
-        /* relaxed, both: only whether they move */
-        bool builds = atomic_load_explicit(&slot->state, memory_order_relaxed) == WORKER_COMPUTING;
-        uint64_t beat = builds ? atomic_load_explicit(&slot->beat_us, memory_order_relaxed) : 0; /* see above */
+        uint32_t state = atomic_load_explicit(&slot->state, memory_order_relaxed); /* only whether it moves */
+        bool builds = state == WORKER_COMPUTING;
+        uint64_t beat = builds ? atomic_load_explicit(&slot->beat_us, memory_order_relaxed) : 0; /* the same */
         if (p->built || beat != p->beat) {
             p->beat = beat;
             p->beat_us = now;

@@ -17,7 +17,7 @@ static void complete(struct model *m)
         m->attn_scale = 1.0f / sqrtf((float)m->dim / (float)m->heads);
 }
 
-/* hidden is (tokens, dim). Each rank computes its own rows of every product; a meeting makes them everybody's. */
+/* hidden is (tokens, dim). Each rank computes some rows of every product; a meeting makes them everybody's. */
 enum err arch_gemma2_run(struct forward *f, const struct batch *b)
 {
     const struct model *m = f->m;

@@ -7,7 +7,7 @@
 #include "model/arch.h"
 #include "model/forward_internal.h"
 
-/* hidden is (tokens, dim). Each rank computes its own rows of every product; a meeting makes them everybody's. */
+/* hidden is (tokens, dim). Each rank computes some rows of every product; a meeting makes them everybody's. */
 enum err arch_mixtral_run(struct forward *f, const struct batch *b)
 {
     const struct model *m = f->m;

@@ -13,7 +13,7 @@ static const struct tensor_role norms_of_all_heads[] = {
     {0},
 };
 
-/* hidden is (tokens, dim). Each rank computes its own rows of every product; a meeting makes them everybody's. */
+/* hidden is (tokens, dim). Each rank computes some rows of every product; a meeting makes them everybody's. */
 static enum err run(struct forward *f, const struct batch *b)
 {
     const struct model *m = f->m;

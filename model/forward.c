@@ -307,20 +307,18 @@ void forward_take_normed(struct forward *f, const struct batch *b, const struct 
     forward_take_layer_normed(f, b, weight, &(struct weight_vector){0});
 }
 
-/* Tokens [first, end) that this rank rounds for all. */
-static struct row_range my_tokens(const struct forward *f, uint32_t tokens)
+/* The groups of tokens that this rank norms and rounds for all. */
+static struct tile_range my_groups(const struct forward *f, uint32_t tokens)
 {
-    struct tile_range groups = share_of(f, (tokens + ACTIVATION_GROUP - 1) / ACTIVATION_GROUP);
-    return (struct row_range){groups.first * ACTIVATION_GROUP, least(groups.last * ACTIVATION_GROUP, tokens)};
+    return share_of(f, (tokens + ACTIVATION_GROUP - 1) / ACTIVATION_GROUP);
 }
 
-/* The inputs are those that ranks share; mine of them from x (tokens, cols). */
+/* The inputs are those that ranks share; my groups of them from x (tokens, cols). */
 static void round_mine(struct forward *f, uint32_t tokens, const float *x, uint32_t cols)
 {
-    struct row_range mine = my_tokens(f, tokens);
+    struct tile_range mine = my_groups(f, tokens);
     activations_place(&f->in, f->shared.rounded_in, tokens, cols, x, cols);
-    struct activations part = activations_of_groups(&f->in, mine.first / ACTIVATION_GROUP,
-                                                    (mine.end + ACTIVATION_GROUP - 1) / ACTIVATION_GROUP);
+    struct activations part = activations_of_groups(&f->in, mine.first, mine.last);
     f->k->quantize(&part, 0, cols / TILE_K);
 }
 
@@ -331,8 +329,8 @@ void forward_share_normed(struct forward *f, const struct batch *b, const struct
         forward_take_normed(f, b, weight);
         return;
     }
-    struct row_range mine = my_tokens(f, b->tokens);
-    for (uint32_t t = mine.first; t < mine.end; t++)
+    struct tile_range mine = my_groups(f, b->tokens);
+    for (uint32_t t = mine.first * ACTIVATION_GROUP; t < least(mine.last * ACTIVATION_GROUP, b->tokens); t++)
         norm_row(f, f->x + t * dim, f->hidden + t * dim, weight, &(struct weight_vector){0});
     round_mine(f, b->tokens, f->x, f->m->dim);
 }

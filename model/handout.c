@@ -19,6 +19,13 @@ static uint32_t taken_of(uint64_t word, uint64_t work)
     return (word & ~(uint64_t)HANDOUT_PARTS_MAX) == work ? (uint32_t)(word & HANDOUT_PARTS_MAX) : 0;
 }
 
+/* Puts `with` into the word where *seen is in it; else says what is. */
+static bool replace(_Atomic uint64_t *word, uint64_t *seen, uint64_t with)
+{
+    return atomic_compare_exchange_weak_explicit(word, seen, with, memory_order_relaxed, /* see handout_word */
+                                                 memory_order_relaxed);                  /* the same */
+}
+
 void handout_begin(struct handout *h, uint32_t units, uint32_t part)
 {
     uint32_t number = ((uint32_t)h->work + HANDOUT_PARTS_MAX + 1) & ~(uint32_t)HANDOUT_PARTS_MAX; /* wraps */
@@ -30,10 +37,8 @@ void handout_begin(struct handout *h, uint32_t units, uint32_t part)
 
     /* So that no word is older than the work before this one: 2^16 works ago there was one of the same number. */
     _Atomic uint64_t *mine = &h->words[h->rank].taken;
-    uint64_t seen = atomic_load_explicit(mine, memory_order_relaxed); /* relaxed: see struct handout_word */
-    while ((seen & ~(uint64_t)HANDOUT_PARTS_MAX) != h->work &&
-           !atomic_compare_exchange_weak_explicit(mine, &seen, h->work, memory_order_relaxed, /* see above */
-                                                  memory_order_relaxed))
+    uint64_t seen = atomic_load_explicit(mine, memory_order_relaxed); /* see handout_word */
+    while ((seen & ~(uint64_t)HANDOUT_PARTS_MAX) != h->work && !replace(mine, &seen, h->work))
         ;
 }
 
@@ -41,14 +46,12 @@ void handout_begin(struct handout *h, uint32_t units, uint32_t part)
 static bool take_of(struct handout *h, uint32_t rank, uint32_t parts, uint32_t *taken)
 {
     _Atomic uint64_t *word = &h->words[rank].taken;
-    uint64_t seen = atomic_load_explicit(word, memory_order_relaxed); /* relaxed: see struct handout_word */
+    uint64_t seen = atomic_load_explicit(word, memory_order_relaxed); /* see handout_word */
     do {
         *taken = taken_of(seen, h->work);
         if (*taken >= parts)
             return false;
-    } while (!atomic_compare_exchange_weak_explicit(word, &seen, h->work | (*taken + 1),
-                                                    memory_order_relaxed, /* see above */
-                                                    memory_order_relaxed));
+    } while (!replace(word, &seen, h->work | (*taken + 1)));
     return true;
 }
 

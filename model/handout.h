@@ -3,8 +3,8 @@
  *
  * Each rank has an even share of the work. It takes the parts of that share in order, and when none is left, also in order,
  * those that others have not begun: a core that something else slows down keeps nobody waiting for more than the part it
- * is at. One counter a rank, on a line of its own, so that nobody disturbs a rank at its share before he is done with his. (Work
- * stealing, Blumofe and Leiserson, JACM 46(5), 1999, from arrays that are known beforehand.)
+ * is at. Each share has a counter on a line of its own, so that a rank is alone with its share until another one is done.
+ * (Work stealing, Blumofe and Leiserson, JACM 46(5), 1999, of work that is known beforehand.)
  *
  * Nothing may depend on who did a part.
  */
@@ -26,8 +26,8 @@ enum { HANDOUT_PARTS_MAX = UINT16_MAX }; /* of one share */
  *            next epoch begins anew, since a word says which work of which epoch it counts.
  */
 struct handout_word {
-    alignas(64) _Atomic uint64_t
-        taken; /* epoch << 32 | number of the work << 16 | parts of this rank's share that are taken */
+    /* epoch << 32 | number of the work << 16 | parts of this rank's share that are taken */
+    alignas(64) _Atomic uint64_t taken;
 };
 
 /* One rank's private side. */

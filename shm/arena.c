@@ -97,8 +97,8 @@ static const uint8_t may_follow[] = {
 
 enum arena_state arena_state(const struct arena *a)
 {
-    /* Acquire: pairs with the release in arena_set_state. */
-    return (enum arena_state)atomic_load_explicit(&header_of(a)->state, memory_order_acquire);
+    uint32_t state = atomic_load_explicit(&header_of(a)->state, memory_order_acquire); /* pairs with arena_set_state */
+    return (enum arena_state)state;
 }
 
 void arena_set_state(struct arena *a, enum arena_state state)
@@ -106,8 +106,8 @@ void arena_set_state(struct arena *a, enum arena_state state)
     must(a->table.access == SEGMENT_WRITE);
     enum arena_state now = arena_state(a);
     must(now <= ARENA_ENDED && (may_follow[now] >> state & 1));
-    /* Release: who sees SERVING sees everything that was made before it. Pairs with arena_state. */
-    atomic_store_explicit(&header_of(a)->state, (uint32_t)state, memory_order_release);
+    /* Who sees SERVING sees everything that was made before it. */
+    atomic_store_explicit(&header_of(a)->state, (uint32_t)state, memory_order_release); /* pairs with arena_state */
 }
 
 void arena_mark_weights_built(struct arena *a, uint32_t node)

@@ -1,7 +1,7 @@
 /*
  * step: carries out one StepPlan in one rank of a group.
  *
- *   read the plan -> (meet) -> forward pass -> for each logit_rows entries: own rows of logits, meet, draw, meet
+ *   read the plan -> (meet) -> forward pass -> for each logit_rows entries: some rows of logits, meet, draw, meet
  *
  * A plan is checked whole, against the arena and the model, before anything is written: one that does not hold is
  * refused, never followed in part. After the last meeting every entry of the step is published and no rank touches the

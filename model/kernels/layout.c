@@ -51,13 +51,13 @@ void activations_place(struct activations *a, void *memory, uint32_t tokens, uin
 struct activations activations_of_groups(const struct activations *a, uint32_t first, uint32_t end)
 {
     must(first <= end && end <= group_count(a->tokens));
-    uint32_t token = first * ACTIVATION_GROUP,
-             tokens = end * ACTIVATION_GROUP < a->tokens ? end * ACTIVATION_GROUP : a->tokens;
-    size_t per_block = (size_t)token * (a->cols / TILE_K);
+    size_t token = (size_t)first * ACTIVATION_GROUP, per_block = token * (a->cols / TILE_K);
     struct activations part = *a;
-    part.tokens = tokens > token ? tokens - token : 0;
-    part.x += (size_t)token * a->x_stride;
-    part.q += (size_t)token * a->cols;
+    part.tokens = (end - first) * ACTIVATION_GROUP;
+    if (end == group_count(a->tokens) && end > first)
+        part.tokens = a->tokens - (uint32_t)token; /* the last group may not be full */
+    part.x += token * a->x_stride;
+    part.q += token * a->cols;
     part.scale += per_block;
     part.sum += per_block;
     part.isum += per_block;

@@ -84,6 +84,26 @@ static void free_batch(struct batch *b)
     free(b->memory);
 }
 
+static void assert_same_codes(const struct activations *got, const struct activations *expected)
+{
+    size_t padded = (expected->tokens + 7) / 8 * 8, per_block = padded * expected->cols / 32;
+    assert_memory_equal(got->q, expected->q, padded * expected->cols);
+    assert_memory_equal(got->isum, expected->isum, per_block * 4);
+    assert_memory_equal(got->half, expected->half, per_block * 4);
+    assert_same_floats("scale", got->scale, expected->scale, per_block);
+    assert_same_floats("sum", got->sum, expected->sum, per_block);
+}
+
+/* As ranks do that share the work: some groups each, perhaps none. */
+static void quantize_in_parts(const struct kernels *k, const struct activations *a)
+{
+    uint32_t groups = (a->tokens + 7) / 8, cut[] = {0, random_below(groups + 1), groups, groups};
+    for (uint32_t i = 0; i < 3; i++) {
+        struct activations part = activations_of_groups(a, cut[i], cut[i + 1]);
+        k->quantize(&part, 0, a->cols / TILE_K);
+    }
+}
+
 static void check_quantize(const struct kernels *k)
 {
     const uint32_t cols = 160;
@@ -93,12 +113,10 @@ static void check_quantize(const struct kernels *k)
             fill_inputs(x, (size_t)tokens * cols, kind);
             struct batch got = random_batch(k, x, tokens, cols, cols);
             struct batch expected = random_batch(&kernels_reference, x, tokens, cols, cols);
-            size_t padded = (tokens + 7) / 8 * 8, per_block = padded * cols / 32;
-            assert_memory_equal(got.a.q, expected.a.q, padded * cols);
-            assert_memory_equal(got.a.isum, expected.a.isum, per_block * 4);
-            assert_memory_equal(got.a.half, expected.a.half, per_block * 4);
-            assert_same_floats("scale", got.a.scale, expected.a.scale, per_block);
-            assert_same_floats("sum", got.a.sum, expected.a.sum, per_block);
+            assert_same_codes(&got.a, &expected.a);
+            memset(got.memory, 0xaa, activations_bytes(tokens, cols));
+            quantize_in_parts(k, &got.a);
+            assert_same_codes(&got.a, &expected.a);
             free_batch(&got);
             free_batch(&expected);
             free(x);
