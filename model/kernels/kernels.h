@@ -36,7 +36,7 @@
 #include "model/tiles.h"
 
 enum {
-    ACTIVATION_GROUP = 8,     /* tokens side by side in the quantised layout; the last group is padded with zeros */
+    ACTIVATION_GROUP = 8,     /* tokens that are computed together */
     ATTENTION_GRID = 256,     /* positions of one partial result */
     ATTENTION_PAGE = 16,      /* positions of a page */
     ATTENTION_MAX_HEADS = 16, /* query heads of one kv head in one call; wider groups are cut by the caller */
@@ -46,14 +46,16 @@ enum {
 
 /*
  * One batch of inputs to matrix products. x stays where the caller has it; the quantised copy is
- *   q     [group][cols / 4][8 tokens][4]    int8
- *   scale [group][cols / 32][8]             a
- *   sum   [group][cols / 32][8]             s = a * sum(q)
- *   isum  [group][cols / 32][8]             sum(q)
- *   half  [group][cols / 32][8]             sum(q) of the first 16 of the 32
+ *   q     [group][cols / 4][width][4]    int8
+ *   scale [group][cols / 32][width]      a
+ *   sum   [group][cols / 32][width]      s = a * sum(q)
+ *   isum  [group][cols / 32][width]      sum(q)
+ *   half  [group][cols / 32][width]      sum(q) of the first 16 of the 32
+ * Tokens that are missing in the last group are zeros.
  */
 struct activations {
     uint32_t tokens;
+    uint32_t width; /* tokens side by side: 8, in a batch of at most 4 as few of 1, 2, 4 as hold it */
     uint32_t cols;
     const float *x;  /* (tokens, x_stride) */
     size_t x_stride; /* floats from one token to the next */
@@ -66,7 +68,7 @@ struct activations {
 
 /* Bytes that activations_place needs for up to `tokens` tokens of `cols` columns. */
 size_t activations_bytes(uint32_t tokens, uint32_t cols);
-/* Points q, scale, sum, isum, half into memory (KERNEL_ALIGN-aligned) and sets tokens, cols, x, x_stride. */
+/* Points q, scale, sum, isum, half into memory (KERNEL_ALIGN-aligned) and sets tokens, width, cols, x, x_stride. */
 void activations_place(struct activations *a, void *memory, uint32_t tokens, uint32_t cols, const float *x,
                        size_t x_stride);
 

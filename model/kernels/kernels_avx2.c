@@ -7,15 +7,15 @@
 #include "model/kernels/lanes_avx2.h"
 #include "model/kernels/sets.h"
 
-/* 8 codes of one token: 2 groups of 4 bytes. Returns their sum. */
-static inline int32_t store_codes(int8_t *q, __m256 x, float inverse)
+/* 8 codes of one token of `width`: 2 groups of 4 bytes. Returns their sum. */
+static inline int32_t store_codes(int8_t *q, uint32_t width, __m256 x, float inverse)
 {
     __m256i codes = _mm256_cvtps_epi32(_mm256_mul_ps(x, _mm256_set1_ps(inverse)));
     codes = _mm256_max_epi32(_mm256_min_epi32(codes, _mm256_set1_epi32(127)), _mm256_set1_epi32(-127));
     int32_t code[8], sum = 0;
     _mm256_storeu_si256((__m256i *)(void *)code, codes);
     for (int i = 0; i < 8; i++) {
-        q[i / 4 * 4 * ACTIVATION_GROUP + i % 4] = (int8_t)code[i];
+        q[(uint32_t)i / 4 * 4 * width + (uint32_t)i % 4] = (int8_t)code[i];
         sum += code[i];
     }
     return sum;
@@ -51,7 +51,7 @@ static inline void quantize_block(const struct activations *a, const float *x, i
     }
     int32_t half = 0, sum = 0;
     for (int i = 0; i < 4; i++) {
-        sum += store_codes(q + 2 * i * 4 * ACTIVATION_GROUP, part[i], inverse);
+        sum += store_codes(q + (size_t)(2 * i * 4) * a->width, a->width, part[i], inverse);
         half = i == 1 ? sum : half;
     }
     a->scale[at] = scale;
@@ -64,13 +64,13 @@ static void quantize(const struct activations *a, uint32_t first_block, uint32_t
 {
     static const float nothing[TILE_K];
     uint32_t blocks = a->cols / TILE_K;
-    uint32_t padded = (a->tokens + ACTIVATION_GROUP - 1) / ACTIVATION_GROUP * ACTIVATION_GROUP;
+    uint32_t padded = (a->tokens + a->width - 1) / a->width * a->width;
     for (uint32_t t = 0; t < padded; t++) {
-        uint32_t slot = t % ACTIVATION_GROUP;
+        uint32_t slot = t % a->width;
         for (uint32_t b = first_block; b < end_block; b++) {
-            size_t index = (size_t)(t / ACTIVATION_GROUP) * blocks + b;
+            size_t index = (size_t)(t / a->width) * blocks + b;
             const float *x = t < a->tokens ? a->x + t * a->x_stride + (b - first_block) * TILE_K : nothing;
-            quantize_block(a, x, a->q + index * TILE_K * ACTIVATION_GROUP + slot * 4, index * ACTIVATION_GROUP + slot);
+            quantize_block(a, x, a->q + index * TILE_K * a->width + slot * 4, index * a->width + slot);
         }
     }
 }

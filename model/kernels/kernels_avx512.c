@@ -65,6 +65,14 @@ static inline __m256i sums_of_codes(__m512i a, __m512i b)
     return _mm256_add_epi32(_mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64(sum, 1));
 }
 
+/* Two groups of 4 codes of 8 tokens, of which those that are wanted go side by side. */
+static inline void store_tokens(int8_t *to, __mmask8 wanted, __m512i codes)
+{
+    __mmask16 both = (__mmask16)(wanted | wanted << ACTIVATION_GROUP);
+    __mmask16 stored = (__mmask16)((1u << 2 * __builtin_popcount(wanted)) - 1);
+    _mm512_mask_storeu_epi32(to, stored, _mm512_maskz_compress_epi32(both, codes));
+}
+
 /*
  * One block of the 8 tokens of a group, 32 floats at each x[t]; `index` counts blocks over all groups. Tokens stand
  * in lanes wherever there is one number a token, so nothing is summed or compared across lanes 8 times over.
@@ -89,17 +97,18 @@ static inline void quantize_block(const struct activations *a, const float *cons
     __m512i q[4];
     codes_of_block(x, inverse, q);
     __mmask16 both = (__mmask16)(live | live << ACTIVATION_GROUP); /* not finite: what was infinity * 0 is no code */
-    int8_t *to = a->q + index * TILE_K * ACTIVATION_GROUP;
-    for (int i = 0; i < 4; i++) {
+    __mmask8 wanted = (__mmask8)((1u << a->width) - 1);
+    int8_t *to = a->q + index * TILE_K * a->width;
+    for (uint32_t i = 0; i < 4; i++) {
         q[i] = _mm512_maskz_mov_epi32(both, q[i]);
-        _mm512_store_si512(to + 64 * i, q[i]);
+        store_tokens(to + 8 * i * a->width, wanted, q[i]);
     }
     __m256i half = sums_of_codes(q[0], q[1]), sum = _mm256_add_epi32(half, sums_of_codes(q[2], q[3]));
-    size_t at = index * ACTIVATION_GROUP;
-    _mm256_store_ps(a->scale + at, scale);
-    _mm256_store_ps(a->sum + at, _mm256_mul_ps(scale, _mm256_cvtepi32_ps(sum)));
-    _mm256_store_si256((__m256i *)(void *)(a->isum + at), sum);
-    _mm256_store_si256((__m256i *)(void *)(a->half + at), half);
+    size_t at = index * a->width;
+    _mm256_mask_storeu_ps(a->scale + at, wanted, scale);
+    _mm256_mask_storeu_ps(a->sum + at, wanted, _mm256_mul_ps(scale, _mm256_cvtepi32_ps(sum)));
+    _mm256_mask_storeu_epi32(a->isum + at, wanted, sum);
+    _mm256_mask_storeu_epi32(a->half + at, wanted, half);
 }
 
 static void quantize(const struct activations *a, uint32_t first_block, uint32_t end_block)

@@ -17,15 +17,23 @@ static size_t group_count(uint32_t tokens)
     return ((size_t)tokens + ACTIVATION_GROUP - 1) / ACTIVATION_GROUP;
 }
 
+static uint32_t width_of(uint32_t tokens)
+{
+    uint32_t width = 1;
+    while (width < tokens && width < ACTIVATION_GROUP)
+        width *= 2;
+    return width;
+}
+
 /* Bytes of the codes, and of each of the per-block arrays. Columns that are no multiple of 32 are never quantised. */
 static size_t code_bytes(uint32_t tokens, uint32_t cols)
 {
-    return aligned(group_count(tokens) * ACTIVATION_GROUP * cols);
+    return aligned(group_count(tokens) * width_of(tokens) * cols);
 }
 
 static size_t per_block_bytes(uint32_t tokens, uint32_t cols)
 {
-    return aligned(group_count(tokens) * ACTIVATION_GROUP * (cols / TILE_K) * sizeof(float));
+    return aligned(group_count(tokens) * width_of(tokens) * (cols / TILE_K) * sizeof(float));
 }
 
 size_t activations_bytes(uint32_t tokens, uint32_t cols)
@@ -39,7 +47,7 @@ void activations_place(struct activations *a, void *memory, uint32_t tokens, uin
     must((uintptr_t)memory % KERNEL_ALIGN == 0);
     uint8_t *at = memory;
     size_t per_block = per_block_bytes(tokens, cols);
-    *a = (struct activations){.tokens = tokens, .cols = cols, .x = x, .x_stride = x_stride};
+    *a = (struct activations){.tokens = tokens, .width = width_of(tokens), .cols = cols, .x = x, .x_stride = x_stride};
     a->q = (int8_t *)at;
     at += code_bytes(tokens, cols);
     a->scale = (float *)(void *)at;

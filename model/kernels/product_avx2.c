@@ -180,10 +180,11 @@ SPECIALISED uint32_t span_of(struct tile_format f)
 }
 
 /*
- * acc[c] = sum of products of groups [first, last) for n tokens, without bias for whole bytes, with it for the others
+ * acc[c] = sum of products of groups [first, last) for n of `width` tokens, without bias for whole bytes, with it for
+ * the others
  */
 SPECIALISED void dot(const struct unpacked_block *w, uint32_t row, uint32_t first, uint32_t last, uint32_t span,
-                     uint32_t n, const int8_t *q, __m256i *acc)
+                     uint32_t n, uint32_t width, const int8_t *q, __m256i *acc)
 {
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i narrow[COLUMNS];
@@ -197,14 +198,14 @@ SPECIALISED void dot(const struct unpacked_block *w, uint32_t row, uint32_t firs
             __m256i value = _mm256_xor_si256(code, bytes(0x80)), magnitude = _mm256_abs_epi8(value);
             UNROLL
             for (uint32_t c = 0; c < n; c++) {
-                __m256i with_sign = _mm256_sign_epi8(four_inputs(q + (g * ACTIVATION_GROUP + c) * 4), value);
+                __m256i with_sign = _mm256_sign_epi8(four_inputs(q + (g * width + c) * 4), value);
                 acc[c] = _mm256_add_epi32(acc[c], _mm256_madd_epi16(_mm256_maddubs_epi16(magnitude, with_sign), ones));
             }
             continue;
         }
         UNROLL
         for (uint32_t c = 0; c < n; c++) {
-            __m256i product = _mm256_maddubs_epi16(code, four_inputs(q + (g * ACTIVATION_GROUP + c) * 4));
+            __m256i product = _mm256_maddubs_epi16(code, four_inputs(q + (g * width + c) * 4));
             narrow[c] = (g - first) % span == 0 ? product : _mm256_add_epi16(narrow[c], product);
             if ((g - first) % span == span - 1)
                 acc[c] = _mm256_add_epi32(acc[c], _mm256_madd_epi16(narrow[c], ones));
@@ -233,9 +234,9 @@ SPECIALISED void store_rows(const struct destination *to, uint32_t row, uint32_t
     }
 }
 
-/* 8 rows of an unpacked row tile for n tokens from `token` on, all of one group. */
-SPECIALISED void product_columns(struct tile_format f, uint32_t n, const struct unpacked_block *w, uint32_t tile,
-                                 uint32_t row, uint32_t token, const struct activations *a,
+/* 8 rows of an unpacked row tile for n tokens from `token` on, all of one group of `width`. */
+SPECIALISED void product_columns(struct tile_format f, uint32_t n, uint32_t width, const struct unpacked_block *w,
+                                 uint32_t tile, uint32_t row, uint32_t token, const struct activations *a,
                                  const struct destination *to)
 {
     uint32_t blocks = a->cols / TILE_K, span = span_of(f),
@@ -245,14 +246,13 @@ SPECIALISED void product_columns(struct tile_format f, uint32_t n, const struct 
     for (uint32_t c = 0; c < n; c++)
         y[c] = _mm256_setzero_ps();
     for (uint32_t b = 0; b < blocks; b++) {
-        size_t index = (size_t)(token / ACTIVATION_GROUP) * blocks + b,
-               at = index * ACTIVATION_GROUP + token % ACTIVATION_GROUP;
-        const int8_t *q = a->q + index * TILE_K * ACTIVATION_GROUP + token % ACTIVATION_GROUP * 4;
+        size_t index = (size_t)(token / width) * blocks + b, at = index * width + token % width;
+        const int8_t *q = a->q + index * TILE_K * width + token % width * 4;
         UNROLL
         for (uint32_t s = 0; s < f.sub_blocks; s++) {
             __m256i acc[COLUMNS];
             __m256 d = _mm256_loadu_ps(&w[b].d[s][row]), m = f.minimum ? _mm256_loadu_ps(&w[b].m[s][row]) : d;
-            dot(&w[b], row, s * GROUPS / f.sub_blocks, (s + 1) * GROUPS / f.sub_blocks, span, n, q, acc);
+            dot(&w[b], row, s * GROUPS / f.sub_blocks, (s + 1) * GROUPS / f.sub_blocks, span, n, width, q, acc);
             UNROLL
             for (uint32_t c = 0; c < n; c++) {
                 float scale = a->scale[at + c];
@@ -282,10 +282,16 @@ SPECIALISED void product_quantised(enum tensor_type type, const struct tile_matr
         unpack_row_tile(f, w->tiles + tile * tile_size, w->cols / TILE_K, unpacked);
         for (uint32_t token = 0; token < a->tokens; token += COLUMNS) {
             for (uint32_t row = 0; row < TILE_ROWS; row += HALF_ROWS) {
-                if (a->tokens - token > 2)
-                    product_columns(f, 4, unpacked, tile, row, token, a, to);
+                if (a->width == 1)
+                    product_columns(f, 1, 1, unpacked, tile, row, token, a, to);
+                else if (a->width == 2)
+                    product_columns(f, 2, 2, unpacked, tile, row, token, a, to);
+                else if (a->width == 4)
+                    product_columns(f, 4, 4, unpacked, tile, row, token, a, to);
+                else if (a->tokens - token > 2)
+                    product_columns(f, 4, ACTIVATION_GROUP, unpacked, tile, row, token, a, to);
                 else
-                    product_columns(f, 2, unpacked, tile, row, token, a, to);
+                    product_columns(f, 2, ACTIVATION_GROUP, unpacked, tile, row, token, a, to);
             }
         }
     }

@@ -2,9 +2,10 @@
  * product_avx512: matrix products with VNNI. One register holds 16 rows x 4 k of codes, one vpdpbusd multiplies it
  * with 4 inputs of one token (broadcast from memory) into 16 int32 sums, so no horizontal sum is ever needed.
  *
- * Up to 8 tokens: tiles are unpacked in registers. More: types that unpack quickly are unpacked again for each
- * further group of 8 tokens; of others the unpacked row tile goes to scratch and is multiplied from there. Functions
- * here are specialised by inlining: `type`, `f` and `n` are constants in each use.
+ * Up to 8 tokens: tiles are unpacked in registers, in the order in which they lie in memory. More: types that unpack
+ * quickly are unpacked again for each further group of 8 tokens; of others the unpacked row tile goes to scratch and is
+ * multiplied from there. Functions here are specialised by inlining: `type`, `f`, `n` and `width` are constants in each
+ * use.
  */
 #include <immintrin.h>
 
@@ -15,7 +16,7 @@
 #define SPECIALISED static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 8")
 
-enum { GROUPS = TILE_K / 4, FEW_TILES = 4, FETCH_AHEAD = 2048, FIRST_LEVEL_BYTES = 32 << 10 };
+enum { GROUPS = TILE_K / 4, FETCH_AHEAD = 3072 };
 
 typedef uint16_t words __attribute__((vector_size(64)));
 
@@ -149,18 +150,17 @@ SPECIALISED void unpack_block(struct tile_format f, const uint8_t *row_tile, uin
     unpack_scales(f, tile + tile_plane_bytes(f), head, out->d, out->m);
 }
 
-/* Where one block of one group of 8 tokens lies. */
+/* Where one block of one group of tokens lies. */
 struct block_inputs {
-    const int8_t *q; /* [8 groups][8 tokens][4] */
+    const int8_t *q; /* [8 groups][width][4] */
     const float *scale, *sum;
     const int32_t *isum, *half;
 };
 
-SPECIALISED struct block_inputs inputs_at(const struct activations *a, uint32_t group, uint32_t block)
+SPECIALISED struct block_inputs inputs_at(const struct activations *a, uint32_t width, uint32_t group, uint32_t block)
 {
-    size_t index = (size_t)group * (a->cols / TILE_K) + block, at = index * ACTIVATION_GROUP;
-    return (struct block_inputs){a->q + index * TILE_K * ACTIVATION_GROUP, a->scale + at, a->sum + at, a->isum + at,
-                                 a->half + at};
+    size_t index = (size_t)group * (a->cols / TILE_K) + block, at = index * width;
+    return (struct block_inputs){a->q + index * TILE_K * width, a->scale + at, a->sum + at, a->isum + at, a->half + at};
 }
 
 SPECIALISED __m512i four_inputs(const int8_t *q)
@@ -170,9 +170,9 @@ SPECIALISED __m512i four_inputs(const int8_t *q)
     return _mm512_set1_epi32(four);
 }
 
-/* y[c] of 16 rows += one block, for n tokens; bias is 2^bias_bits, 0: none */
+/* y[c] of 16 rows += one block, for n tokens of `width`; bias is 2^bias_bits, 0: none */
 SPECIALISED void add_block(const struct block_registers *w, uint32_t sub_blocks, bool minimum, unsigned bias_bits,
-                           uint32_t n, struct block_inputs in, __m512 *y)
+                           uint32_t n, uint32_t width, struct block_inputs in, __m512 *y)
 {
     UNROLL
     for (uint32_t s = 0; s < sub_blocks; s++) {
@@ -185,7 +185,7 @@ SPECIALISED void add_block(const struct block_registers *w, uint32_t sub_blocks,
         for (uint32_t g = first; g < last; g++) {
             UNROLL
             for (uint32_t c = 0; c < n; c++)
-                acc[c] = _mm512_dpbusd_epi32(acc[c], w->code[g], four_inputs(in.q + (g * ACTIVATION_GROUP + c) * 4));
+                acc[c] = _mm512_dpbusd_epi32(acc[c], w->code[g], four_inputs(in.q + (g * width + c) * 4));
         }
         UNROLL
         for (uint32_t c = 0; c < n; c++) {
@@ -253,55 +253,13 @@ SPECIALISED void fetch_ahead(struct tile_format f, const uint8_t *row_tile, uint
         _mm_prefetch((const char *)ahead + line, _MM_HINT_T0);
 }
 
-/* `tiles` neighbouring row tiles for all n < 8 tokens, block by block. */
-SPECIALISED void product_few(struct tile_format f, uint32_t n, uint32_t tiles, const struct tile_matrix *w,
-                             uint32_t tile, const struct activations *a, const struct destination *to)
-{
-    uint64_t tile_size;
-    tiles_row_tile_bytes(w->type, w->cols, &tile_size);
-    struct block_registers registers;
-    __m512 y[FEW_TILES][ACTIVATION_GROUP];
-    for (uint32_t i = 0; i < tiles; i++) {
-        UNROLL
-        for (uint32_t c = 0; c < n; c++)
-            y[i][c] = _mm512_setzero_ps();
-    }
-    for (uint32_t b = 0; b < a->cols / TILE_K; b++) {
-        for (uint32_t i = 0; i < tiles; i++) {
-            const uint8_t *row_tile = w->tiles + (tile + i) * tile_size;
-            if (n > 1 && tiles > 1)
-                fetch_ahead(f, row_tile, b, FETCH_AHEAD);
-            unpack_block(f, row_tile, b, &registers);
-            add_block(&registers, f.sub_blocks, f.minimum, bits_of(f.bias), n, inputs_at(a, 0, b), y[i]);
-        }
-    }
-    for (uint32_t i = 0; i < tiles; i++)
-        store_rows(to, tile + i, 0, n, y[i]);
-}
-
-/*
- * The inputs of few tokens lie scattered among the padding. Where that fills much of the first-level cache, they are
- * worth reading once for several row tiles, and they disturb the processor's own fetching of weights; where not, one
- * tile after the other without help is fastest. Sizes by measurement (bench_kernels).
- */
-SPECIALISED void product_few_rows(struct tile_format f, uint32_t n, const struct tile_matrix *w, uint32_t first_tile,
-                                  uint32_t last_tile, const struct activations *a, const struct destination *to)
-{
-    bool crowded = (size_t)w->cols * ACTIVATION_GROUP > FIRST_LEVEL_BYTES / 4;
-    uint32_t tile = first_tile;
-    for (; crowded && last_tile - tile >= FEW_TILES; tile += FEW_TILES)
-        product_few(f, n, FEW_TILES, w, tile, a, to);
-    for (; tile < last_tile; tile++)
-        product_few(f, n, 1, w, tile, a, to);
-}
-
 /*
  * One row tile for n tokens of a group. Unpacked blocks stay in `keep` for other groups, if there is a keep.
  * Meanwhile what stands `distance` bytes behind is fetched, unless that is 0.
  */
-SPECIALISED void product_packed(struct tile_format f, uint32_t n, const uint8_t *row_tile, uint32_t tile,
-                                uint32_t group, const struct activations *a, const struct destination *to,
-                                struct unpacked_block *keep, uint64_t distance)
+SPECIALISED void product_packed(struct tile_format f, uint32_t n, uint32_t width, const uint8_t *row_tile,
+                                uint32_t tile, uint32_t group, const struct activations *a,
+                                const struct destination *to, struct unpacked_block *keep, uint64_t distance)
 {
     struct block_registers registers;
     __m512 y[ACTIVATION_GROUP];
@@ -314,7 +272,7 @@ SPECIALISED void product_packed(struct tile_format f, uint32_t n, const uint8_t 
         unpack_block(f, row_tile, b, &registers);
         if (keep)
             keep_block(f, &registers, &keep[b]);
-        add_block(&registers, f.sub_blocks, f.minimum, bits_of(f.bias), n, inputs_at(a, group, b), y);
+        add_block(&registers, f.sub_blocks, f.minimum, bits_of(f.bias), n, width, inputs_at(a, width, group, b), y);
     }
     store_rows(to, tile, group * ACTIVATION_GROUP, n, y);
 }
@@ -326,16 +284,16 @@ SPECIALISED void product_packed(struct tile_format f, uint32_t n, const uint8_t 
 SPECIALISED void product_packed_groups(struct tile_format f, const uint8_t *row_tile, uint64_t tile_size, uint32_t tile,
                                        const struct activations *a, const struct destination *to)
 {
-    product_packed(f, 8, row_tile, tile, 0, a, to, NULL, 0);
+    product_packed(f, 8, 8, row_tile, tile, 0, a, to, NULL, 0);
     for (uint32_t group = 1; group * ACTIVATION_GROUP < a->tokens; group++) {
         uint32_t left = a->tokens - group * ACTIVATION_GROUP;
         uint64_t distance = group == 1 ? tile_size : 0;
         if (left > 4)
-            product_packed(f, 8, row_tile, tile, group, a, to, NULL, distance);
+            product_packed(f, 8, 8, row_tile, tile, group, a, to, NULL, distance);
         else if (left > 2)
-            product_packed(f, 4, row_tile, tile, group, a, to, NULL, distance);
+            product_packed(f, 4, 8, row_tile, tile, group, a, to, NULL, distance);
         else
-            product_packed(f, 2, row_tile, tile, group, a, to, NULL, distance);
+            product_packed(f, 2, 8, row_tile, tile, group, a, to, NULL, distance);
     }
 }
 
@@ -365,7 +323,8 @@ SPECIALISED void product_group(uint32_t sub_blocks, bool minimum, unsigned bias_
             if (minimum)
                 registers.m[s] = _mm512_load_ps(w[b].m[s]);
         }
-        add_block(&registers, sub_blocks, minimum, bias_bits, n, inputs_at(a, group, b), y);
+        add_block(&registers, sub_blocks, minimum, bias_bits, n, ACTIVATION_GROUP,
+                  inputs_at(a, ACTIVATION_GROUP, group, b), y);
     }
     store_rows(to, tile, group * ACTIVATION_GROUP, n, y);
 }
@@ -410,6 +369,17 @@ SPECIALISED bool unpacks_quickly(struct tile_format f)
     return (f.planes == PLANE_FOUR || f.planes == PLANE_EIGHT) && f.scale == SCALE_F16 && !f.table;
 }
 
+/* All tokens of one group of `width`. */
+SPECIALISED void product_few_rows(struct tile_format f, uint32_t width, const struct tile_matrix *w,
+                                  uint32_t first_tile, uint32_t last_tile, const struct activations *a,
+                                  const struct destination *to)
+{
+    uint64_t tile_size;
+    tiles_row_tile_bytes(w->type, w->cols, &tile_size);
+    for (uint32_t tile = first_tile; tile < last_tile; tile++)
+        product_packed(f, width, width, w->tiles + tile * tile_size, tile, 0, a, to, NULL, FETCH_AHEAD);
+}
+
 SPECIALISED void product_many_rows(struct tile_format f, const struct tile_matrix *w, uint32_t first_tile,
                                    uint32_t last_tile, const struct activations *a, const struct destination *to,
                                    struct unpacked_block *unpacked)
@@ -418,12 +388,10 @@ SPECIALISED void product_many_rows(struct tile_format f, const struct tile_matri
     tiles_row_tile_bytes(w->type, w->cols, &tile_size);
     for (uint32_t tile = first_tile; tile < last_tile; tile++) {
         const uint8_t *row_tile = w->tiles + tile * tile_size;
-        if (a->tokens <= ACTIVATION_GROUP) {
-            product_packed(f, ACTIVATION_GROUP, row_tile, tile, 0, a, to, NULL, FETCH_AHEAD);
-        } else if (unpacks_quickly(f)) {
+        if (unpacks_quickly(f)) {
             product_packed_groups(f, row_tile, tile_size, tile, a, to);
         } else {
-            product_packed(f, ACTIVATION_GROUP, row_tile, tile, 0, a, to, unpacked, 0);
+            product_packed(f, 8, 8, row_tile, tile, 0, a, to, unpacked, 0);
             product_unpacked(f, unpacked, tile, a, to, row_tile + tile_size);
         }
     }
@@ -434,11 +402,13 @@ SPECIALISED void product_quantised(enum tensor_type type, const struct tile_matr
                                    void *scratch)
 {
     struct tile_format f = tile_format(type);
-    if (a->tokens > 4)
+    if (a->tokens > ACTIVATION_GROUP)
         product_many_rows(f, w, first_tile, last_tile, a, to, scratch);
-    else if (a->tokens > 2)
+    else if (a->width == 8)
+        product_few_rows(f, 8, w, first_tile, last_tile, a, to);
+    else if (a->width == 4)
         product_few_rows(f, 4, w, first_tile, last_tile, a, to);
-    else if (a->tokens > 1)
+    else if (a->width == 2)
         product_few_rows(f, 2, w, first_tile, last_tile, a, to);
     else
         product_few_rows(f, 1, w, first_tile, last_tile, a, to);

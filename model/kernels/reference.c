@@ -56,10 +56,9 @@ static double tree_sum_double(double *lane)
 /* One block of one token. x NULL: a token of the padding. */
 static void quantize_block(const struct activations *a, uint32_t token, uint32_t block, const float *x)
 {
-    uint32_t group = token / ACTIVATION_GROUP, slot = token % ACTIVATION_GROUP;
-    int8_t *q =
-        a->q + (size_t)group * a->cols * ACTIVATION_GROUP + (size_t)block * TILE_K * ACTIVATION_GROUP + slot * 4;
-    size_t at = ((size_t)group * (a->cols / TILE_K) + block) * ACTIVATION_GROUP + slot;
+    size_t index = (size_t)(token / a->width) * (a->cols / TILE_K) + block, slot = token % a->width;
+    size_t at = index * a->width + slot;
+    int8_t *q = a->q + index * TILE_K * a->width + slot * 4;
     float amax = 0, inverse = 0, scale = 0;
     bool finite = true;
     for (int i = 0; x && i < TILE_K; i++) {
@@ -73,10 +72,10 @@ static void quantize_block(const struct activations *a, uint32_t token, uint32_t
         inverse = 127.0f / amax;
     }
     int32_t sum = 0, half = 0;
-    for (int i = 0; i < TILE_K; i++) {
+    for (uint32_t i = 0; i < TILE_K; i++) {
         int32_t code = x && finite ? (int32_t)rintf(x[i] * inverse) : 0;
         code = code > 127 ? 127 : code < -127 ? -127 : code;
-        q[i / 4 * 4 * ACTIVATION_GROUP + i % 4] = (int8_t)code;
+        q[i / 4 * 4 * a->width + i % 4] = (int8_t)code;
         sum += code;
         if (i < TILE_K / 2)
             half += code;
@@ -89,7 +88,7 @@ static void quantize_block(const struct activations *a, uint32_t token, uint32_t
 
 static void quantize(const struct activations *a, uint32_t first_block, uint32_t end_block)
 {
-    uint32_t padded = (a->tokens + ACTIVATION_GROUP - 1) / ACTIVATION_GROUP * ACTIVATION_GROUP;
+    uint32_t padded = (a->tokens + a->width - 1) / a->width * a->width;
     for (uint32_t t = 0; t < padded; t++)
         for (uint32_t b = first_block; b < end_block; b++)
             quantize_block(a, t, b, t < a->tokens ? a->x + t * a->x_stride + (b - first_block) * TILE_K : NULL);
@@ -122,14 +121,14 @@ static void unpack_row_tile(const struct tile_matrix *w, uint32_t tile, struct u
     }
 }
 
-/* sum of (code - bias) * q over k groups [first, last) of a block, for one row and token; exact */
-static int32_t dot(const struct unpacked_block *w, uint32_t row, const int8_t *q, int32_t bias, uint32_t first,
-                   uint32_t last)
+/* sum of (code - bias) * q over k groups [first, last) of a block, for one row and token of `width`; exact */
+static int32_t dot(const struct unpacked_block *w, uint32_t row, const int8_t *q, uint32_t width, int32_t bias,
+                   uint32_t first, uint32_t last)
 {
     int32_t sum = 0;
     for (uint32_t g = first; g < last; g++)
         for (uint32_t i = 0; i < 4; i++)
-            sum += (w->code[g][row][i] - bias) * q[g * 4 * ACTIVATION_GROUP + i];
+            sum += (w->code[g][row][i] - bias) * q[g * 4 * width + i];
     return sum;
 }
 
@@ -137,17 +136,17 @@ static int32_t dot(const struct unpacked_block *w, uint32_t row, const int8_t *q
 static void product_quantised(struct tile_format f, const struct unpacked_block *w, const struct activations *a,
                               uint32_t token, float *y)
 {
-    uint32_t blocks = a->cols / TILE_K, group = token / ACTIVATION_GROUP, slot = token % ACTIVATION_GROUP;
+    uint32_t blocks = a->cols / TILE_K, group = token / a->width, slot = token % a->width;
     for (uint32_t b = 0; b < blocks; b++) {
-        size_t at = ((size_t)group * blocks + b) * ACTIVATION_GROUP + slot;
-        const int8_t *q = a->q + ((size_t)group * blocks + b) * TILE_K * ACTIVATION_GROUP + slot * 4;
+        size_t index = (size_t)group * blocks + b, at = index * a->width + slot;
+        const int8_t *q = a->q + index * TILE_K * a->width + slot * 4;
         float scale = a->scale[at];
         for (uint32_t s = 0; s < f.sub_blocks; s++) {
             uint32_t groups = TILE_K / 4 / f.sub_blocks;
             int32_t half_sum = s ? a->isum[at] - a->half[at] : a->half[at];
             float sum = f.sub_blocks == 1 ? a->sum[at] : scale * (float)half_sum;
             for (uint32_t r = 0; r < TILE_ROWS; r++) {
-                int32_t acc = dot(&w[b], r, q, f.bias, s * groups, (s + 1) * groups);
+                int32_t acc = dot(&w[b], r, q, a->width, f.bias, s * groups, (s + 1) * groups);
                 y[r] = fmaf(w[b].d[s][r] * scale, (float)acc, y[r]);
                 if (f.minimum)
                     y[r] = fmaf(w[b].m[s][r], sum, y[r]);

@@ -86,7 +86,9 @@ static void free_batch(struct batch *b)
 
 static void assert_same_codes(const struct activations *got, const struct activations *expected)
 {
-    size_t padded = (expected->tokens + 7) / 8 * 8, per_block = padded * expected->cols / 32;
+    uint32_t width = expected->width;
+    size_t padded = (expected->tokens + width - 1) / width * width, per_block = padded * expected->cols / 32;
+    assert_int_equal(got->width, width);
     assert_memory_equal(got->q, expected->q, padded * expected->cols);
     assert_memory_equal(got->isum, expected->isum, per_block * 4);
     assert_memory_equal(got->half, expected->half, per_block * 4);
