@@ -4,6 +4,7 @@
  */
 #include <float.h>
 #include <math.h>
+#include <string.h>
 
 #include "model/kernels/lanes_avx512.h"
 #include "model/kernels/sets.h"
@@ -111,10 +112,48 @@ static inline void quantize_block(const struct activations *a, const float *cons
     _mm256_mask_storeu_epi32(a->half + at, wanted, half);
 }
 
+/* One block of the only token; x is 32 floats. */
+static inline void quantize_block_alone(const struct activations *a, const float *x, size_t at)
+{
+    const __m512i magnitude = _mm512_set1_epi32(INT32_MAX);
+    __m512 low = _mm512_loadu_ps(x), high = _mm512_loadu_ps(x + 16);
+    uint32_t amax_bits = _mm512_reduce_max_epu32(_mm512_max_epu32(
+        _mm512_and_si512(_mm512_castps_si512(low), magnitude), _mm512_and_si512(_mm512_castps_si512(high), magnitude)));
+    float amax, inverse = 0, scale = 0;
+    memcpy(&amax, &amax_bits, sizeof amax);
+    __mmask16 live = 0; /* not finite: what was infinity * 0 is no code */
+    if (amax_bits >= 0x7f800000) {
+        scale = NAN;
+    } else if (amax >= 0x1p-100f) {
+        live = 0xffff;
+        scale = amax / 127.0f;
+        inverse = 127.0f / amax;
+    }
+    __m512 by = _mm512_set1_ps(inverse);
+    __m128i q[2] = {_mm512_cvtsepi32_epi8(_mm512_maskz_cvtps_epi32(live, _mm512_mul_ps(low, by))),
+                    _mm512_cvtsepi32_epi8(_mm512_maskz_cvtps_epi32(live, _mm512_mul_ps(high, by)))};
+    int32_t sum[2];
+    for (int i = 0; i < 2; i++) {
+        _mm_storeu_si128((__m128i *)(void *)(a->q + at * TILE_K + 16 * i), q[i]);
+        __m128i four = _mm_dpbusd_epi32(_mm_setzero_si128(), _mm_set1_epi8(1), q[i]);
+        __m128i two = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
+        sum[i] = _mm_cvtsi128_si32(two) + _mm_extract_epi32(two, 1);
+    }
+    a->scale[at] = scale;
+    a->sum[at] = scale * (float)(sum[0] + sum[1]);
+    a->isum[at] = sum[0] + sum[1];
+    a->half[at] = sum[0];
+}
+
 static void quantize(const struct activations *a, uint32_t first_block, uint32_t end_block)
 {
     static const float nothing[TILE_K];
     uint32_t blocks = a->cols / TILE_K;
+    if (a->width == 1 && a->tokens == 1) {
+        for (uint32_t b = first_block; b < end_block; b++)
+            quantize_block_alone(a, a->x + (size_t)(b - first_block) * TILE_K, b);
+        return;
+    }
     for (uint32_t first = 0; first < a->tokens; first += ACTIVATION_GROUP) {
         const float *x[ACTIVATION_GROUP];
         for (uint32_t t = 0; t < ACTIVATION_GROUP; t++)
