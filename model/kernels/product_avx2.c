@@ -1,6 +1,6 @@
 /*
- * product_avx2: matrix products without VNNI. A row tile is unpacked into scratch, then multiplied 8 rows and up to 4
- * tokens at a time.
+ * product_avx2: matrix products without VNNI, 8 rows and up to 4 tokens at a time. For up to 4 tokens tiles are unpacked
+ * in registers, in the order in which they lie in memory; for more, a row tile is unpacked into scratch first.
  *
  * vpmaddubsw adds pairs of products into 16 bits and saturates, so sums are widened before they could: codes below 16
  * allow 8 groups (8 * 2 * 15 * 127 = 30480), below 32 four, below 64 two. Whole bytes are made signed and multiplied
@@ -14,7 +14,7 @@
 #define SPECIALISED static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 8")
 
-enum { GROUPS = TILE_K / 4, HALF_ROWS = 8, COLUMNS = 4 };
+enum { GROUPS = TILE_K / 4, HALF_ROWS = 8, COLUMNS = 4, FETCH_AHEAD = 3072 };
 
 typedef uint16_t words __attribute__((vector_size(32)));
 
@@ -106,7 +106,7 @@ SPECIALISED __m256 powers_of_two(__m256i e)
 
 /* d and m of rows [row, row + 8) of one sub-block */
 SPECIALISED void unpack_scales(struct tile_format f, const uint8_t *scales, const uint8_t *head, uint32_t s,
-                               uint32_t row, float *d, float *m)
+                               uint32_t row, __m256 *d, __m256 *m)
 {
     const uint8_t *at = scales + s * TILE_ROWS + row;
     __m256 scale = _mm256_setzero_ps(), minimum = _mm256_setzero_ps();
@@ -140,24 +140,56 @@ SPECIALISED void unpack_scales(struct tile_format f, const uint8_t *scales, cons
         break;
     }
     }
-    _mm256_storeu_ps(d, scale);
-    if (f.minimum)
-        _mm256_storeu_ps(m, minimum);
+    *d = scale;
+    *m = minimum;
+}
+
+/* 8 rows of one tile. */
+struct half_block {
+    __m256i code[GROUPS]; /* unsigned bytes, [8 rows][4] each */
+    __m256 d[2], m[2];
+};
+
+SPECIALISED void unpack_half(struct tile_format f, const uint8_t *row_tile, uint32_t b, uint32_t row,
+                             struct half_block *out)
+{
+    const uint8_t *head, *tile = tile_at(f, row_tile, b, &head);
+    unpack_codes(f, tile + row * 4, out->code);
+    UNROLL
+    for (uint32_t s = 0; s < f.sub_blocks; s++)
+        unpack_scales(f, tile + tile_plane_bytes(f), head, s, row, &out->d[s], &out->m[s]);
+}
+
+SPECIALISED void load_half(struct tile_format f, const struct unpacked_block *from, uint32_t row,
+                           struct half_block *out)
+{
+    UNROLL
+    for (int g = 0; g < GROUPS; g++)
+        out->code[g] = load_bytes(from->code[g][row]);
+    UNROLL
+    for (uint32_t s = 0; s < f.sub_blocks; s++) {
+        out->d[s] = _mm256_loadu_ps(&from->d[s][row]);
+        if (f.minimum)
+            out->m[s] = _mm256_loadu_ps(&from->m[s][row]);
+    }
 }
 
 SPECIALISED void unpack_row_tile(struct tile_format f, const uint8_t *row_tile, uint32_t blocks,
                                  struct unpacked_block *out)
 {
     for (uint32_t b = 0; b < blocks; b++) {
-        const uint8_t *head, *tile = tile_at(f, row_tile, b, &head);
         for (uint32_t row = 0; row < TILE_ROWS; row += HALF_ROWS) {
-            __m256i code[GROUPS];
-            unpack_codes(f, tile + row * 4, code);
+            struct half_block half;
+            unpack_half(f, row_tile, b, row, &half);
             UNROLL
             for (int g = 0; g < GROUPS; g++)
-                _mm256_storeu_si256((__m256i *)(void *)out[b].code[g][row], code[g]);
-            for (uint32_t s = 0; s < f.sub_blocks; s++)
-                unpack_scales(f, tile + tile_plane_bytes(f), head, s, row, &out[b].d[s][row], &out[b].m[s][row]);
+                _mm256_storeu_si256((__m256i *)(void *)out[b].code[g][row], half.code[g]);
+            UNROLL
+            for (uint32_t s = 0; s < f.sub_blocks; s++) {
+                _mm256_storeu_ps(&out[b].d[s][row], half.d[s]);
+                if (f.minimum)
+                    _mm256_storeu_ps(&out[b].m[s][row], half.m[s]);
+            }
         }
     }
 }
@@ -183,8 +215,8 @@ SPECIALISED uint32_t span_of(struct tile_format f)
  * acc[c] = sum of products of groups [first, last) for n of `width` tokens, without bias for whole bytes, with it for
  * the others
  */
-SPECIALISED void dot(const struct unpacked_block *w, uint32_t row, uint32_t first, uint32_t last, uint32_t span,
-                     uint32_t n, uint32_t width, const int8_t *q, __m256i *acc)
+SPECIALISED void dot(const struct half_block *w, uint32_t first, uint32_t last, uint32_t span, uint32_t n,
+                     uint32_t width, const int8_t *q, __m256i *acc)
 {
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i narrow[COLUMNS];
@@ -193,7 +225,7 @@ SPECIALISED void dot(const struct unpacked_block *w, uint32_t row, uint32_t firs
         acc[c] = narrow[c] = _mm256_setzero_si256();
     UNROLL
     for (uint32_t g = first; g < last; g++) {
-        __m256i code = load_bytes(w->code[g][row]);
+        __m256i code = w->code[g];
         if (span == 0) {
             __m256i value = _mm256_xor_si256(code, bytes(0x80)), magnitude = _mm256_abs_epi8(value);
             UNROLL
@@ -234,41 +266,86 @@ SPECIALISED void store_rows(const struct destination *to, uint32_t row, uint32_t
     }
 }
 
-/* 8 rows of an unpacked row tile for n tokens from `token` on, all of one group of `width`. */
-SPECIALISED void product_columns(struct tile_format f, uint32_t n, uint32_t width, const struct unpacked_block *w,
-                                 uint32_t tile, uint32_t row, uint32_t token, const struct activations *a,
+/* y[c] of 8 rows += block b, for n tokens from `token` on, all of one group of `width` */
+SPECIALISED void add_half(struct tile_format f, const struct half_block *w, uint32_t n, uint32_t width,
+                          const struct activations *a, uint32_t token, uint32_t b, __m256 *y)
+{
+    uint32_t span = span_of(f), bias_bits = f.bias && span ? (uint32_t)__builtin_ctz(f.bias) : 0;
+    size_t index = (size_t)(token / width) * (a->cols / TILE_K) + b, at = index * width + token % width;
+    const int8_t *q = a->q + index * TILE_K * width + token % width * 4;
+    UNROLL
+    for (uint32_t s = 0; s < f.sub_blocks; s++) {
+        __m256i acc[COLUMNS];
+        dot(w, s * GROUPS / f.sub_blocks, (s + 1) * GROUPS / f.sub_blocks, span, n, width, q, acc);
+        UNROLL
+        for (uint32_t c = 0; c < n; c++) {
+            float scale = a->scale[at + c];
+            int32_t half_sum = s == 0 ? a->half[at + c] : a->isum[at + c] - a->half[at + c];
+            int32_t q_sum = f.sub_blocks == 1 ? a->isum[at + c] : half_sum;
+            if (bias_bits)
+                acc[c] = _mm256_sub_epi32(acc[c], _mm256_set1_epi32((int32_t)((uint32_t)q_sum << bias_bits)));
+            y[c] = _mm256_fmadd_ps(_mm256_mul_ps(w->d[s], _mm256_set1_ps(scale)), _mm256_cvtepi32_ps(acc[c]), y[c]);
+            if (f.minimum) {
+                float sum = f.sub_blocks == 1 ? a->sum[at + c] : scale * (float)half_sum;
+                y[c] = _mm256_fmadd_ps(w->m[s], _mm256_set1_ps(sum), y[c]);
+            }
+        }
+    }
+}
+
+/* 8 rows of an unpacked row tile for n tokens from `token` on. */
+SPECIALISED void product_columns(struct tile_format f, uint32_t n, const struct unpacked_block *w, uint32_t tile,
+                                 uint32_t row, uint32_t token, const struct activations *a,
                                  const struct destination *to)
 {
-    uint32_t blocks = a->cols / TILE_K, span = span_of(f),
-             bias_bits = f.bias && span ? (uint32_t)__builtin_ctz(f.bias) : 0;
     __m256 y[COLUMNS];
     UNROLL
     for (uint32_t c = 0; c < n; c++)
         y[c] = _mm256_setzero_ps();
-    for (uint32_t b = 0; b < blocks; b++) {
-        size_t index = (size_t)(token / width) * blocks + b, at = index * width + token % width;
-        const int8_t *q = a->q + index * TILE_K * width + token % width * 4;
-        UNROLL
-        for (uint32_t s = 0; s < f.sub_blocks; s++) {
-            __m256i acc[COLUMNS];
-            __m256 d = _mm256_loadu_ps(&w[b].d[s][row]), m = f.minimum ? _mm256_loadu_ps(&w[b].m[s][row]) : d;
-            dot(&w[b], row, s * GROUPS / f.sub_blocks, (s + 1) * GROUPS / f.sub_blocks, span, n, width, q, acc);
-            UNROLL
-            for (uint32_t c = 0; c < n; c++) {
-                float scale = a->scale[at + c];
-                int32_t half_sum = s == 0 ? a->half[at + c] : a->isum[at + c] - a->half[at + c];
-                int32_t q_sum = f.sub_blocks == 1 ? a->isum[at + c] : half_sum;
-                if (bias_bits)
-                    acc[c] = _mm256_sub_epi32(acc[c], _mm256_set1_epi32((int32_t)((uint32_t)q_sum << bias_bits)));
-                y[c] = _mm256_fmadd_ps(_mm256_mul_ps(d, _mm256_set1_ps(scale)), _mm256_cvtepi32_ps(acc[c]), y[c]);
-                if (f.minimum) {
-                    float sum = f.sub_blocks == 1 ? a->sum[at + c] : scale * (float)half_sum;
-                    y[c] = _mm256_fmadd_ps(m, _mm256_set1_ps(sum), y[c]);
-                }
-            }
-        }
+    for (uint32_t b = 0; b < a->cols / TILE_K; b++) {
+        struct half_block half;
+        load_half(f, &w[b], row, &half);
+        add_half(f, &half, n, ACTIVATION_GROUP, a, token, b, y);
     }
     store_rows(to, tile * TILE_ROWS + row, token, n, y);
+}
+
+/* One row tile for all of `width` tokens, unpacked in registers, while what stands behind is fetched. */
+SPECIALISED void product_packed(struct tile_format f, uint32_t width, const uint8_t *row_tile, uint32_t tile,
+                                const struct activations *a, const struct destination *to)
+{
+    __m256 y[2][COLUMNS];
+    UNROLL
+    for (uint32_t c = 0; c < width; c++)
+        y[0][c] = y[1][c] = _mm256_setzero_ps();
+    for (uint32_t b = 0; b < a->cols / TILE_K; b++) {
+        const uint8_t *head, *ahead = tile_at(f, row_tile, b, &head) + FETCH_AHEAD;
+        for (uint32_t line = 0; line < tile_bytes(f); line += 64)
+            _mm_prefetch((const char *)ahead + line, _MM_HINT_T0);
+        UNROLL
+        for (uint32_t i = 0; i < 2; i++) {
+            struct half_block half;
+            unpack_half(f, row_tile, b, i * HALF_ROWS, &half);
+            add_half(f, &half, width, width, a, 0, b, y[i]);
+        }
+    }
+    UNROLL
+    for (uint32_t i = 0; i < 2; i++)
+        store_rows(to, tile * TILE_ROWS + i * HALF_ROWS, 0, width, y[i]);
+}
+
+/* All tokens, each group of 8 in two halves. */
+SPECIALISED void product_unpacked(struct tile_format f, const struct unpacked_block *w, uint32_t tile,
+                                  const struct activations *a, const struct destination *to)
+{
+    for (uint32_t token = 0; token < a->tokens; token += COLUMNS) {
+        for (uint32_t row = 0; row < TILE_ROWS; row += HALF_ROWS) {
+            if (a->tokens - token > 2)
+                product_columns(f, 4, w, tile, row, token, a, to);
+            else
+                product_columns(f, 2, w, tile, row, token, a, to);
+        }
+    }
 }
 
 SPECIALISED void product_quantised(enum tensor_type type, const struct tile_matrix *w, uint32_t first_tile,
@@ -279,20 +356,16 @@ SPECIALISED void product_quantised(enum tensor_type type, const struct tile_matr
     uint64_t tile_size;
     tiles_row_tile_bytes(type, w->cols, &tile_size);
     for (uint32_t tile = first_tile; tile < last_tile; tile++) {
-        unpack_row_tile(f, w->tiles + tile * tile_size, w->cols / TILE_K, unpacked);
-        for (uint32_t token = 0; token < a->tokens; token += COLUMNS) {
-            for (uint32_t row = 0; row < TILE_ROWS; row += HALF_ROWS) {
-                if (a->width == 1)
-                    product_columns(f, 1, 1, unpacked, tile, row, token, a, to);
-                else if (a->width == 2)
-                    product_columns(f, 2, 2, unpacked, tile, row, token, a, to);
-                else if (a->width == 4)
-                    product_columns(f, 4, 4, unpacked, tile, row, token, a, to);
-                else if (a->tokens - token > 2)
-                    product_columns(f, 4, ACTIVATION_GROUP, unpacked, tile, row, token, a, to);
-                else
-                    product_columns(f, 2, ACTIVATION_GROUP, unpacked, tile, row, token, a, to);
-            }
+        const uint8_t *row_tile = w->tiles + tile * tile_size;
+        if (a->width == 1) {
+            product_packed(f, 1, row_tile, tile, a, to);
+        } else if (a->width == 2) {
+            product_packed(f, 2, row_tile, tile, a, to);
+        } else if (a->width == 4) {
+            product_packed(f, 4, row_tile, tile, a, to);
+        } else {
+            unpack_row_tile(f, row_tile, w->cols / TILE_K, unpacked);
+            product_unpacked(f, unpacked, tile, a, to);
         }
     }
 }
