@@ -14,7 +14,15 @@
 #define SPECIALISED static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 8")
 
-enum { GROUPS = TILE_K / 4, HALF_ROWS = 8, COLUMNS = 4, FETCH_AHEAD = 3072 };
+enum {
+    GROUPS = TILE_K / 4,
+    HALF_ROWS = 8,
+    COLUMNS = 4,
+    TOKENS = 64, /* whose sums stay together in the first-level cache with so many unpacked blocks */
+    BLOCKS = 16,
+    STRIP = 8, /* blocks of one half of the rows before those of the other */
+    FETCH_AHEAD = 3072,
+};
 
 typedef uint16_t words __attribute__((vector_size(32)));
 
@@ -174,24 +182,26 @@ SPECIALISED void load_half(struct tile_format f, const struct unpacked_block *fr
     }
 }
 
-SPECIALISED void unpack_row_tile(struct tile_format f, const uint8_t *row_tile, uint32_t blocks,
-                                 struct unpacked_block *out)
+SPECIALISED void store_half(struct tile_format f, const struct half_block *from, uint32_t row,
+                            struct unpacked_block *to)
 {
-    for (uint32_t b = 0; b < blocks; b++) {
-        for (uint32_t row = 0; row < TILE_ROWS; row += HALF_ROWS) {
-            struct half_block half;
-            unpack_half(f, row_tile, b, row, &half);
-            UNROLL
-            for (int g = 0; g < GROUPS; g++)
-                _mm256_storeu_si256((__m256i *)(void *)out[b].code[g][row], half.code[g]);
-            UNROLL
-            for (uint32_t s = 0; s < f.sub_blocks; s++) {
-                _mm256_storeu_ps(&out[b].d[s][row], half.d[s]);
-                if (f.minimum)
-                    _mm256_storeu_ps(&out[b].m[s][row], half.m[s]);
-            }
-        }
+    UNROLL
+    for (int g = 0; g < GROUPS; g++)
+        _mm256_storeu_si256((__m256i *)(void *)to->code[g][row], from->code[g]);
+    UNROLL
+    for (uint32_t s = 0; s < f.sub_blocks; s++) {
+        _mm256_storeu_ps(&to->d[s][row], from->d[s]);
+        if (f.minimum)
+            _mm256_storeu_ps(&to->m[s][row], from->m[s]);
     }
+}
+
+/* Asks for what stands FETCH_AHEAD bytes after block b: past the end of weights, nothing happens. */
+SPECIALISED void fetch_ahead(struct tile_format f, const uint8_t *row_tile, uint32_t b)
+{
+    const uint8_t *head, *ahead = tile_at(f, row_tile, b, &head) + FETCH_AHEAD;
+    for (uint32_t line = 0; line < tile_bytes(f); line += 64)
+        _mm_prefetch((const char *)ahead + line, _MM_HINT_T0);
 }
 
 SPECIALISED __m256i four_inputs(const int8_t *q)
@@ -293,21 +303,22 @@ SPECIALISED void add_half(struct tile_format f, const struct half_block *w, uint
     }
 }
 
-/* 8 rows of an unpacked row tile for n tokens from `token` on. */
-SPECIALISED void product_columns(struct tile_format f, uint32_t n, const struct unpacked_block *w, uint32_t tile,
-                                 uint32_t row, uint32_t token, const struct activations *a,
-                                 const struct destination *to)
+/* y[c] of 8 rows += `blocks` blocks from b on, which lie unpacked at w, for n tokens from `token` on */
+SPECIALISED void add_columns(struct tile_format f, uint32_t n, const struct unpacked_block *w, uint32_t row, uint32_t b,
+                             uint32_t blocks, const struct activations *a, uint32_t token, __m256 *y)
 {
-    __m256 y[COLUMNS];
+    __m256 sum[COLUMNS];
     UNROLL
     for (uint32_t c = 0; c < n; c++)
-        y[c] = _mm256_setzero_ps();
-    for (uint32_t b = 0; b < a->cols / TILE_K; b++) {
+        sum[c] = y[c];
+    for (uint32_t i = 0; i < blocks; i++) {
         struct half_block half;
-        load_half(f, &w[b], row, &half);
-        add_half(f, &half, n, ACTIVATION_GROUP, a, token, b, y);
+        load_half(f, &w[i], row, &half);
+        add_half(f, &half, n, ACTIVATION_GROUP, a, token, b + i, sum);
     }
-    store_rows(to, tile * TILE_ROWS + row, token, n, y);
+    UNROLL
+    for (uint32_t c = 0; c < n; c++)
+        y[c] = sum[c];
 }
 
 /* One row tile for all of `width` tokens, unpacked in registers, while what stands behind is fetched. */
@@ -318,15 +329,24 @@ SPECIALISED void product_packed(struct tile_format f, uint32_t width, const uint
     UNROLL
     for (uint32_t c = 0; c < width; c++)
         y[0][c] = y[1][c] = _mm256_setzero_ps();
-    for (uint32_t b = 0; b < a->cols / TILE_K; b++) {
-        const uint8_t *head, *ahead = tile_at(f, row_tile, b, &head) + FETCH_AHEAD;
-        for (uint32_t line = 0; line < tile_bytes(f); line += 64)
-            _mm_prefetch((const char *)ahead + line, _MM_HINT_T0);
+    for (uint32_t b = 0, end; b < a->cols / TILE_K; b = end) {
+        end = b + STRIP < a->cols / TILE_K ? b + STRIP : a->cols / TILE_K;
         UNROLL
         for (uint32_t i = 0; i < 2; i++) {
-            struct half_block half;
-            unpack_half(f, row_tile, b, i * HALF_ROWS, &half);
-            add_half(f, &half, width, width, a, 0, b, y[i]);
+            __m256 sum[COLUMNS];
+            UNROLL
+            for (uint32_t c = 0; c < width; c++)
+                sum[c] = y[i][c];
+            for (uint32_t k = b; k < end; k++) {
+                struct half_block half;
+                if (i == 0)
+                    fetch_ahead(f, row_tile, k);
+                unpack_half(f, row_tile, k, i * HALF_ROWS, &half);
+                add_half(f, &half, width, width, a, 0, k, sum);
+            }
+            UNROLL
+            for (uint32_t c = 0; c < width; c++)
+                y[i][c] = sum[c];
         }
     }
     UNROLL
@@ -334,18 +354,39 @@ SPECIALISED void product_packed(struct tile_format f, uint32_t width, const uint
         store_rows(to, tile * TILE_ROWS + i * HALF_ROWS, 0, width, y[i]);
 }
 
-/* All tokens, each group of 8 in two halves. */
-SPECIALISED void product_unpacked(struct tile_format f, const struct unpacked_block *w, uint32_t tile,
-                                  const struct activations *a, const struct destination *to)
+/*
+ * One row tile for `count` tokens from `first` on. Some blocks at a time are unpacked and multiplied with all of them, so
+ * that they and the sums stay in the first-level cache.
+ */
+SPECIALISED void product_unpacked(struct tile_format f, const uint8_t *row_tile, uint32_t tile, uint32_t first,
+                                  uint32_t count, const struct activations *a, const struct destination *to,
+                                  struct unpacked_block *unpacked)
 {
-    for (uint32_t token = 0; token < a->tokens; token += COLUMNS) {
-        for (uint32_t row = 0; row < TILE_ROWS; row += HALF_ROWS) {
-            if (a->tokens - token > 2)
-                product_columns(f, 4, w, tile, row, token, a, to);
-            else
-                product_columns(f, 2, w, tile, row, token, a, to);
+    __m256 y[2][TOKENS];
+    for (uint32_t c = 0; c < count + COLUMNS - 1 && c < TOKENS; c++) /* the padding, too */
+        y[0][c] = y[1][c] = _mm256_setzero_ps();
+    for (uint32_t b = 0, blocks; b < a->cols / TILE_K; b += blocks) {
+        blocks = a->cols / TILE_K - b < BLOCKS ? a->cols / TILE_K - b : BLOCKS;
+        for (uint32_t i = 0; i < blocks; i++) {
+            if (first == 0)
+                fetch_ahead(f, row_tile, b + i);
+            for (uint32_t row = 0; row < TILE_ROWS; row += HALF_ROWS) {
+                struct half_block half;
+                unpack_half(f, row_tile, b + i, row, &half);
+                store_half(f, &half, row, &unpacked[i]);
+            }
+        }
+        for (uint32_t c = 0; c < count; c += COLUMNS) {
+            for (uint32_t i = 0; i < 2; i++) {
+                if (count - c > 2)
+                    add_columns(f, 4, unpacked, i * HALF_ROWS, b, blocks, a, first + c, &y[i][c]);
+                else
+                    add_columns(f, 2, unpacked, i * HALF_ROWS, b, blocks, a, first + c, &y[i][c]);
+            }
         }
     }
+    for (uint32_t i = 0; i < 2; i++)
+        store_rows(to, tile * TILE_ROWS + i * HALF_ROWS, first, count, y[i]);
 }
 
 SPECIALISED void product_quantised(enum tensor_type type, const struct tile_matrix *w, uint32_t first_tile,
@@ -364,8 +405,10 @@ SPECIALISED void product_quantised(enum tensor_type type, const struct tile_matr
         } else if (a->width == 4) {
             product_packed(f, 4, row_tile, tile, a, to);
         } else {
-            unpack_row_tile(f, row_tile, w->cols / TILE_K, unpacked);
-            product_unpacked(f, unpacked, tile, a, to);
+            for (uint32_t first = 0; first < a->tokens; first += TOKENS) {
+                uint32_t left = a->tokens - first;
+                product_unpacked(f, row_tile, tile, first, left < TOKENS ? left : TOKENS, a, to, unpacked);
+            }
         }
     }
 }

@@ -182,6 +182,8 @@ static void check_products(const struct kernels *k)
                 check_product(k, &w, tokens, random_below(4), first, last,
                               random_below(2) ? PRODUCT_ADD : PRODUCT_STORE);
             }
+            if (fill == FILL_RANDOM) /* more than kernels take at once */
+                check_product(k, &w, 65 + random_below(80), 0, 0, 2, PRODUCT_ADD);
             free((void *)(uintptr_t)w.tiles);
         }
     }
