@@ -36,7 +36,7 @@
 #include "model/tiles.h"
 
 enum {
-    ACTIVATION_GROUP = 8,     /* tokens that are computed together */
+    ACTIVATION_GROUP = 8,     /* tokens of a group: as many as may lie side by side */
     ATTENTION_GRID = 256,     /* positions of one partial result */
     ATTENTION_PAGE = 16,      /* positions of a page */
     ATTENTION_MAX_HEADS = 16, /* query heads of one kv head in one call; wider groups are cut by the caller */
@@ -55,7 +55,8 @@ enum {
  */
 struct activations {
     uint32_t tokens;
-    uint32_t width; /* tokens side by side: 8, in a batch of at most 4 as few of 1, 2, 4 as hold it */
+    uint32_t
+        width; /* tokens side by side: 8, in a batch of at most 4 as few of 1, 2, 4 as hold it; of a part, the whole's */
     uint32_t cols;
     const float *x;  /* (tokens, x_stride) */
     size_t x_stride; /* floats from one token to the next */

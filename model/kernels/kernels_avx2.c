@@ -39,23 +39,16 @@ static inline void quantize_block(const struct activations *a, const float *x, i
     _mm256_storeu_si256((__m256i *)(void *)each, max);
     for (int i = 0; i < 8; i++)
         amax_bits = each[i] > amax_bits ? each[i] : amax_bits;
-    float amax, inverse = 0, scale = 0;
-    memcpy(&amax, &amax_bits, sizeof amax);
-    if (amax_bits >= 0x7f800000) {
-        scale = NAN;
-        for (int i = 0; i < 4; i++)
-            part[i] = _mm256_setzero_ps();
-    } else if (amax >= 0x1p-100f) {
-        scale = amax / 127.0f;
-        inverse = 127.0f / amax;
-    }
+    struct code_scale s = code_scale((uint32_t)amax_bits);
+    for (int i = 0; i < 4 && !s.finite; i++)
+        part[i] = _mm256_setzero_ps();
     int32_t half = 0, sum = 0;
     for (int i = 0; i < 4; i++) {
-        sum += store_codes(q + (size_t)(2 * i * 4) * a->width, a->width, part[i], inverse);
+        sum += store_codes(q + (size_t)(2 * i * 4) * a->width, a->width, part[i], s.inverse);
         half = i == 1 ? sum : half;
     }
-    a->scale[at] = scale;
-    a->sum[at] = scale * (float)sum;
+    a->scale[at] = s.scale;
+    a->sum[at] = s.scale * (float)sum;
     a->isum[at] = sum;
     a->half[at] = half;
 }

@@ -4,7 +4,6 @@
  */
 #include <float.h>
 #include <math.h>
-#include <string.h>
 
 #include "model/kernels/lanes_avx512.h"
 #include "model/kernels/sets.h"
@@ -66,11 +65,11 @@ static inline __m256i sums_of_codes(__m512i a, __m512i b)
     return _mm256_add_epi32(_mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64(sum, 1));
 }
 
-/* Two groups of 4 codes of 8 tokens, of which those that are wanted go side by side. */
-static inline void store_tokens(int8_t *to, __mmask8 wanted, __m512i codes)
+/* Two groups of 4 codes of 8 tokens, of which the `width` that are wanted go side by side. */
+static inline void store_tokens(int8_t *to, uint32_t width, __mmask8 wanted, __m512i codes)
 {
     __mmask16 both = (__mmask16)(wanted | wanted << ACTIVATION_GROUP);
-    __mmask16 stored = (__mmask16)((1u << 2 * __builtin_popcount(wanted)) - 1);
+    __mmask16 stored = (__mmask16)((1u << 2 * width) - 1);
     _mm512_mask_storeu_epi32(to, stored, _mm512_maskz_compress_epi32(both, codes));
 }
 
@@ -102,7 +101,7 @@ static inline void quantize_block(const struct activations *a, const float *cons
     int8_t *to = a->q + index * TILE_K * a->width;
     for (uint32_t i = 0; i < 4; i++) {
         q[i] = _mm512_maskz_mov_epi32(both, q[i]);
-        store_tokens(to + 8 * i * a->width, wanted, q[i]);
+        store_tokens(to + 8 * i * a->width, a->width, wanted, q[i]);
     }
     __m256i half = sums_of_codes(q[0], q[1]), sum = _mm256_add_epi32(half, sums_of_codes(q[2], q[3]));
     size_t at = index * a->width;
@@ -119,17 +118,9 @@ static inline void quantize_block_alone(const struct activations *a, const float
     __m512 low = _mm512_loadu_ps(x), high = _mm512_loadu_ps(x + 16);
     uint32_t amax_bits = _mm512_reduce_max_epu32(_mm512_max_epu32(
         _mm512_and_si512(_mm512_castps_si512(low), magnitude), _mm512_and_si512(_mm512_castps_si512(high), magnitude)));
-    float amax, inverse = 0, scale = 0;
-    memcpy(&amax, &amax_bits, sizeof amax);
-    __mmask16 live = 0; /* not finite: what was infinity * 0 is no code */
-    if (amax_bits >= 0x7f800000) {
-        scale = NAN;
-    } else if (amax >= 0x1p-100f) {
-        live = 0xffff;
-        scale = amax / 127.0f;
-        inverse = 127.0f / amax;
-    }
-    __m512 by = _mm512_set1_ps(inverse);
+    struct code_scale s = code_scale(amax_bits);
+    __mmask16 live = s.finite ? 0xffff : 0; /* not finite: what was infinity * 0 is no code */
+    __m512 by = _mm512_set1_ps(s.inverse);
     __m128i q[2] = {_mm512_cvtsepi32_epi8(_mm512_maskz_cvtps_epi32(live, _mm512_mul_ps(low, by))),
                     _mm512_cvtsepi32_epi8(_mm512_maskz_cvtps_epi32(live, _mm512_mul_ps(high, by)))};
     int32_t sum[2];
@@ -139,8 +130,8 @@ static inline void quantize_block_alone(const struct activations *a, const float
         __m128i two = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
         sum[i] = _mm_cvtsi128_si32(two) + _mm_extract_epi32(two, 1);
     }
-    a->scale[at] = scale;
-    a->sum[at] = scale * (float)(sum[0] + sum[1]);
+    a->scale[at] = s.scale;
+    a->sum[at] = s.scale * (float)(sum[0] + sum[1]);
     a->isum[at] = sum[0] + sum[1];
     a->half[at] = sum[0];
 }
@@ -149,7 +140,7 @@ static void quantize(const struct activations *a, uint32_t first_block, uint32_t
 {
     static const float nothing[TILE_K];
     uint32_t blocks = a->cols / TILE_K;
-    if (a->width == 1 && a->tokens == 1) {
+    if (a->width == 1 && a->tokens == 1) { /* not an empty part */
         for (uint32_t b = first_block; b < end_block; b++)
             quantize_block_alone(a, a->x + (size_t)(b - first_block) * TILE_K, b);
         return;

@@ -59,13 +59,15 @@ void activations_place(struct activations *a, void *memory, uint32_t tokens, uin
 struct activations activations_of_groups(const struct activations *a, uint32_t first, uint32_t end)
 {
     must(first <= end && end <= group_count(a->tokens));
-    size_t token = (size_t)first * ACTIVATION_GROUP, per_block = token * (a->cols / TILE_K);
     struct activations part = *a;
-    part.tokens = (end - first) * ACTIVATION_GROUP;
-    if (end == group_count(a->tokens) && end > first)
-        part.tokens = a->tokens - (uint32_t)token; /* the last group may not be full */
-    part.x += token * a->x_stride;
-    part.q += token * a->cols;
+    part.tokens = 0;
+    if (first == end)
+        return part;
+    uint32_t token = first * ACTIVATION_GROUP, all = a->tokens - token, most = (end - first) * ACTIVATION_GROUP;
+    size_t per_block = (size_t)token * (a->cols / TILE_K);
+    part.tokens = all < most ? all : most; /* the last group may not be full */
+    part.x += (size_t)token * a->x_stride;
+    part.q += (size_t)token * a->cols;
     part.scale += per_block;
     part.sum += per_block;
     part.isum += per_block;

@@ -1,27 +1,22 @@
 /*
  * product_avx2: matrix products without VNNI, 8 rows and up to 4 tokens at a time. For up to 4 tokens tiles are unpacked
- * in registers, in the order in which they lie in memory; for more, a row tile is unpacked into scratch first.
+ * in registers, in the order in which they lie in memory; for more, some of a row tile at a time into scratch.
  *
  * vpmaddubsw adds pairs of products into 16 bits and saturates, so sums are widened before they could: codes below 16
  * allow 8 groups (8 * 2 * 15 * 127 = 30480), below 32 four, below 64 two. Whole bytes are made signed and multiplied
  * as |w| * (q with the sign of w), where one group is at most 2 * 128 * 127 = 32512; their bias is then already off.
  */
 #include "model/kernels/lanes_avx2.h"
+#include "model/kernels/product_rows.h"
 #include "model/kernels/scratch.h"
 #include "model/kernels/sets.h"
-#include "model/tile_format.h"
-
-#define SPECIALISED static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 8")
 
 enum {
-    GROUPS = TILE_K / 4,
     HALF_ROWS = 8,
     COLUMNS = 4,
-    TOKENS = 64, /* whose sums stay together in the first-level cache with so many unpacked blocks */
-    BLOCKS = 16,
-    STRIP = 8, /* blocks of one half of the rows before those of the other */
-    FETCH_AHEAD = 3072,
+    SUM_TOKENS = 64,      /* whose sums stay in the first-level cache, */
+    UNPACKED_BLOCKS = 16, /* together with so many unpacked blocks */
+    STRIP_BLOCKS = 8,     /* of one half of the rows before those of the other */
 };
 
 typedef uint16_t words __attribute__((vector_size(32)));
@@ -196,14 +191,6 @@ SPECIALISED void store_half(struct tile_format f, const struct half_block *from,
     }
 }
 
-/* Asks for what stands FETCH_AHEAD bytes after block b: past the end of weights, nothing happens. */
-SPECIALISED void fetch_ahead(struct tile_format f, const uint8_t *row_tile, uint32_t b)
-{
-    const uint8_t *head, *ahead = tile_at(f, row_tile, b, &head) + FETCH_AHEAD;
-    for (uint32_t line = 0; line < tile_bytes(f); line += 64)
-        _mm_prefetch((const char *)ahead + line, _MM_HINT_T0);
-}
-
 SPECIALISED __m256i four_inputs(const int8_t *q)
 {
     int32_t four;
@@ -254,14 +241,6 @@ SPECIALISED void dot(const struct half_block *w, uint32_t first, uint32_t last, 
         }
     }
 }
-
-/* Where results go. */
-struct destination {
-    float *y;
-    size_t y_stride;
-    uint32_t rows, tokens;
-    enum product_mode mode;
-};
 
 /* Rows [row, row + 8) for tokens [token, token + n) as far as there are so many. */
 SPECIALISED void store_rows(const struct destination *to, uint32_t row, uint32_t token, uint32_t n, const __m256 *y)
@@ -330,7 +309,7 @@ SPECIALISED void product_packed(struct tile_format f, uint32_t width, const uint
     for (uint32_t c = 0; c < width; c++)
         y[0][c] = y[1][c] = _mm256_setzero_ps();
     for (uint32_t b = 0, end; b < a->cols / TILE_K; b = end) {
-        end = b + STRIP < a->cols / TILE_K ? b + STRIP : a->cols / TILE_K;
+        end = b + STRIP_BLOCKS < a->cols / TILE_K ? b + STRIP_BLOCKS : a->cols / TILE_K;
         UNROLL
         for (uint32_t i = 0; i < 2; i++) {
             __m256 sum[COLUMNS];
@@ -340,7 +319,7 @@ SPECIALISED void product_packed(struct tile_format f, uint32_t width, const uint
             for (uint32_t k = b; k < end; k++) {
                 struct half_block half;
                 if (i == 0)
-                    fetch_ahead(f, row_tile, k);
+                    fetch_ahead(f, row_tile, k, FETCH_AHEAD);
                 unpack_half(f, row_tile, k, i * HALF_ROWS, &half);
                 add_half(f, &half, width, width, a, 0, k, sum);
             }
@@ -362,14 +341,14 @@ SPECIALISED void product_unpacked(struct tile_format f, const uint8_t *row_tile,
                                   uint32_t count, const struct activations *a, const struct destination *to,
                                   struct unpacked_block *unpacked)
 {
-    __m256 y[2][TOKENS];
-    for (uint32_t c = 0; c < count + COLUMNS - 1 && c < TOKENS; c++) /* the padding, too */
+    __m256 y[2][SUM_TOKENS];
+    for (uint32_t c = 0; c < count + COLUMNS - 1 && c < SUM_TOKENS; c++) /* the padding, too */
         y[0][c] = y[1][c] = _mm256_setzero_ps();
     for (uint32_t b = 0, blocks; b < a->cols / TILE_K; b += blocks) {
-        blocks = a->cols / TILE_K - b < BLOCKS ? a->cols / TILE_K - b : BLOCKS;
+        blocks = a->cols / TILE_K - b < UNPACKED_BLOCKS ? a->cols / TILE_K - b : UNPACKED_BLOCKS;
         for (uint32_t i = 0; i < blocks; i++) {
             if (first == 0)
-                fetch_ahead(f, row_tile, b + i);
+                fetch_ahead(f, row_tile, b + i, FETCH_AHEAD);
             for (uint32_t row = 0; row < TILE_ROWS; row += HALF_ROWS) {
                 struct half_block half;
                 unpack_half(f, row_tile, b + i, row, &half);
@@ -405,9 +384,9 @@ SPECIALISED void product_quantised(enum tensor_type type, const struct tile_matr
         } else if (a->width == 4) {
             product_packed(f, 4, row_tile, tile, a, to);
         } else {
-            for (uint32_t first = 0; first < a->tokens; first += TOKENS) {
+            for (uint32_t first = 0; first < a->tokens; first += SUM_TOKENS) {
                 uint32_t left = a->tokens - first;
-                product_unpacked(f, row_tile, tile, first, left < TOKENS ? left : TOKENS, a, to, unpacked);
+                product_unpacked(f, row_tile, tile, first, left < SUM_TOKENS ? left : SUM_TOKENS, a, to, unpacked);
             }
         }
     }
@@ -479,6 +458,8 @@ void product_avx2(const struct tile_matrix *w, uint32_t first_tile, uint32_t las
     uint32_t all = (uint32_t)(((uint64_t)w->rows + TILE_ROWS - 1) / TILE_ROWS);
     struct destination to = {y, y_stride, w->rows, a->tokens, mode};
     last_tile = last_tile < all ? last_tile : all;
+    if (a->tokens == 0)
+        return;
     switch ((int)w->type) {
 #define FLOAT(type)                                                     \
     case TENSOR_##type:                                                 \

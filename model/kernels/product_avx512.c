@@ -9,14 +9,9 @@
  */
 #include <immintrin.h>
 
+#include "model/kernels/product_rows.h"
 #include "model/kernels/scratch.h"
 #include "model/kernels/sets.h"
-#include "model/tile_format.h"
-
-#define SPECIALISED static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 8")
-
-enum { GROUPS = TILE_K / 4, FETCH_AHEAD = 3072 };
 
 typedef uint16_t words __attribute__((vector_size(64)));
 
@@ -202,14 +197,6 @@ SPECIALISED void add_block(const struct block_registers *w, uint32_t sub_blocks,
     }
 }
 
-/* Where results go. */
-struct destination {
-    float *y;
-    size_t y_stride;
-    uint32_t rows, tokens;
-    enum product_mode mode;
-};
-
 /* One row tile for tokens [first, first + n) as far as there are so many. */
 SPECIALISED void store_rows(const struct destination *to, uint32_t tile, uint32_t first, uint32_t n, const __m512 *y)
 {
@@ -245,14 +232,6 @@ SPECIALISED void keep_block(struct tile_format f, const struct block_registers *
     }
 }
 
-/* Asks for the tile that stands `distance` bytes after block b: past the end of weights, nothing happens. */
-SPECIALISED void fetch_ahead(struct tile_format f, const uint8_t *row_tile, uint32_t b, uint64_t distance)
-{
-    const uint8_t *head, *ahead = tile_at(f, row_tile, b, &head) + distance;
-    for (uint32_t line = 0; line < tile_bytes(f); line += 64)
-        _mm_prefetch((const char *)ahead + line, _MM_HINT_T0);
-}
-
 /*
  * One row tile for n tokens of a group. Unpacked blocks stay in `keep` for other groups, if there is a keep.
  * Meanwhile what stands `distance` bytes behind is fetched, unless that is 0.
@@ -284,16 +263,16 @@ SPECIALISED void product_packed(struct tile_format f, uint32_t n, uint32_t width
 SPECIALISED void product_packed_groups(struct tile_format f, const uint8_t *row_tile, uint64_t tile_size, uint32_t tile,
                                        const struct activations *a, const struct destination *to)
 {
-    product_packed(f, 8, 8, row_tile, tile, 0, a, to, NULL, 0);
+    product_packed(f, ACTIVATION_GROUP, ACTIVATION_GROUP, row_tile, tile, 0, a, to, NULL, 0);
     for (uint32_t group = 1; group * ACTIVATION_GROUP < a->tokens; group++) {
         uint32_t left = a->tokens - group * ACTIVATION_GROUP;
         uint64_t distance = group == 1 ? tile_size : 0;
         if (left > 4)
-            product_packed(f, 8, 8, row_tile, tile, group, a, to, NULL, distance);
+            product_packed(f, ACTIVATION_GROUP, ACTIVATION_GROUP, row_tile, tile, group, a, to, NULL, distance);
         else if (left > 2)
-            product_packed(f, 4, 8, row_tile, tile, group, a, to, NULL, distance);
+            product_packed(f, 4, ACTIVATION_GROUP, row_tile, tile, group, a, to, NULL, distance);
         else
-            product_packed(f, 2, 8, row_tile, tile, group, a, to, NULL, distance);
+            product_packed(f, 2, ACTIVATION_GROUP, row_tile, tile, group, a, to, NULL, distance);
     }
 }
 
@@ -370,9 +349,9 @@ SPECIALISED bool unpacks_quickly(struct tile_format f)
 }
 
 /* All tokens of one group of `width`. */
-SPECIALISED void product_few_rows(struct tile_format f, uint32_t width, const struct tile_matrix *w,
-                                  uint32_t first_tile, uint32_t last_tile, const struct activations *a,
-                                  const struct destination *to)
+SPECIALISED void product_one_group(struct tile_format f, uint32_t width, const struct tile_matrix *w,
+                                   uint32_t first_tile, uint32_t last_tile, const struct activations *a,
+                                   const struct destination *to)
 {
     uint64_t tile_size;
     tiles_row_tile_bytes(w->type, w->cols, &tile_size);
@@ -380,9 +359,9 @@ SPECIALISED void product_few_rows(struct tile_format f, uint32_t width, const st
         product_packed(f, width, width, w->tiles + tile * tile_size, tile, 0, a, to, NULL, FETCH_AHEAD);
 }
 
-SPECIALISED void product_many_rows(struct tile_format f, const struct tile_matrix *w, uint32_t first_tile,
-                                   uint32_t last_tile, const struct activations *a, const struct destination *to,
-                                   struct unpacked_block *unpacked)
+SPECIALISED void product_several_groups(struct tile_format f, const struct tile_matrix *w, uint32_t first_tile,
+                                        uint32_t last_tile, const struct activations *a, const struct destination *to,
+                                        struct unpacked_block *unpacked)
 {
     uint64_t tile_size;
     tiles_row_tile_bytes(w->type, w->cols, &tile_size);
@@ -391,7 +370,7 @@ SPECIALISED void product_many_rows(struct tile_format f, const struct tile_matri
         if (unpacks_quickly(f)) {
             product_packed_groups(f, row_tile, tile_size, tile, a, to);
         } else {
-            product_packed(f, 8, 8, row_tile, tile, 0, a, to, unpacked, 0);
+            product_packed(f, ACTIVATION_GROUP, ACTIVATION_GROUP, row_tile, tile, 0, a, to, unpacked, 0);
             product_unpacked(f, unpacked, tile, a, to, row_tile + tile_size);
         }
     }
@@ -403,15 +382,15 @@ SPECIALISED void product_quantised(enum tensor_type type, const struct tile_matr
 {
     struct tile_format f = tile_format(type);
     if (a->tokens > ACTIVATION_GROUP)
-        product_many_rows(f, w, first_tile, last_tile, a, to, scratch);
-    else if (a->width == 8)
-        product_few_rows(f, 8, w, first_tile, last_tile, a, to);
+        product_several_groups(f, w, first_tile, last_tile, a, to, scratch);
+    else if (a->width == ACTIVATION_GROUP)
+        product_one_group(f, ACTIVATION_GROUP, w, first_tile, last_tile, a, to);
     else if (a->width == 4)
-        product_few_rows(f, 4, w, first_tile, last_tile, a, to);
+        product_one_group(f, 4, w, first_tile, last_tile, a, to);
     else if (a->width == 2)
-        product_few_rows(f, 2, w, first_tile, last_tile, a, to);
+        product_one_group(f, 2, w, first_tile, last_tile, a, to);
     else
-        product_few_rows(f, 1, w, first_tile, last_tile, a, to);
+        product_one_group(f, 1, w, first_tile, last_tile, a, to);
 }
 
 SPECIALISED __m512 float_weights(enum tensor_type type, const uint8_t *row_tile, uint32_t k)

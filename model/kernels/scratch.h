@@ -8,7 +8,7 @@
 
 #include "model/tiles.h"
 
-/* One tile with one code to a byte, so that bits are unpacked once for all columns of a batch. */
+/* One tile with one code to a byte, so that bits are unpacked once for many tokens. */
 struct unpacked_block {
     uint8_t code[TILE_K / 4][TILE_ROWS][4];
     float d[2][TILE_ROWS], m[2][TILE_ROWS]; /* of the sub-blocks; [1] only where the type has two */

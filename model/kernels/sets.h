@@ -4,9 +4,28 @@
 #ifndef QUIRE_MODEL_KERNELS_SETS_H
 #define QUIRE_MODEL_KERNELS_SETS_H
 
+#include <math.h>
 #include <stdbool.h>
+#include <string.h>
 
 #include "model/kernels/attend_blocks.h"
+
+/* How one token's block becomes codes; amax_bits is its largest magnitude, as a float's bits. */
+struct code_scale {
+    float scale, inverse;
+    bool finite; /* not: all codes are 0 */
+};
+
+static inline struct code_scale code_scale(uint32_t amax_bits)
+{
+    float amax;
+    memcpy(&amax, &amax_bits, sizeof amax);
+    if (amax_bits >= 0x7f800000)
+        return (struct code_scale){NAN, 0, false};
+    if (amax < 0x1p-100f)
+        return (struct code_scale){0, 0, true};
+    return (struct code_scale){amax / 127.0f, 127.0f / amax, true};
+}
 
 #if defined(__x86_64__)
 

@@ -415,8 +415,10 @@ static void batch_forward_by_several_ranks_equals_one_rank(void **state)
 {
     (void)state;
     const uint32_t ranks[] = {2, 3, 5};
-    for (uint32_t i = 0; i < 3; i++)
+    for (uint32_t i = 0; i < 3; i++) {
         feed_and_compare(kernels_choose(NULL), ranks[i], 61);
+        feed_and_compare(kernels_choose(NULL), ranks[i], 1);
+    }
 }
 
 static void batch_forward_with_every_kernel_set_equals_the_reference(void **state)

@@ -106,18 +106,32 @@ static void quantize_in_parts(const struct kernels *k, const struct activations 
     }
 }
 
+/* As ranks do that round what they computed: neighbouring blocks by somebody else, in any order. */
+static void quantize_in_ranges(const struct kernels *k, const struct activations *a)
+{
+    uint32_t blocks = a->cols / TILE_K, cut = random_below(blocks + 1);
+    struct activations last = *a;
+    last.x += cut * TILE_K; /* of the first block that is asked for */
+    k->quantize(&last, cut, blocks);
+    k->quantize(a, 0, cut);
+}
+
 static void check_quantize(const struct kernels *k)
 {
-    const uint32_t cols = 160;
+    const uint32_t cols = 160, widths[] = {1, 2, 4, 4, 8};
     for (uint32_t kind = 0; kind < 4; kind++) {
         for (uint32_t tokens = 1; tokens <= 19; tokens++) {
             float *x = allocate(tokens * cols * sizeof *x);
             fill_inputs(x, (size_t)tokens * cols, kind);
             struct batch got = random_batch(k, x, tokens, cols, cols);
             struct batch expected = random_batch(&kernels_reference, x, tokens, cols, cols);
+            assert_int_equal(got.a.width, widths[tokens < 5 ? tokens - 1 : 4]);
             assert_same_codes(&got.a, &expected.a);
             memset(got.memory, 0xaa, activations_bytes(tokens, cols));
             quantize_in_parts(k, &got.a);
+            assert_same_codes(&got.a, &expected.a);
+            memset(got.memory, 0xaa, activations_bytes(tokens, cols));
+            quantize_in_ranges(k, &got.a);
             assert_same_codes(&got.a, &expected.a);
             free_batch(&got);
             free_batch(&expected);
@@ -160,7 +174,7 @@ static void check_product(const struct kernels *k, const struct tile_matrix *w, 
     free_batch(&expected);
 }
 
-/* A number of columns that the type can have: some, or enough that kernels go about few tokens in another way. */
+/* A number of columns that the type can have: some, or more than kernels unpack at a time. */
 static uint32_t random_cols(enum tensor_type type, bool many)
 {
     uint32_t block = tensor_type_traits(type)->block_elements;
@@ -182,8 +196,9 @@ static void check_products(const struct kernels *k)
                 check_product(k, &w, tokens, random_below(4), first, last,
                               random_below(2) ? PRODUCT_ADD : PRODUCT_STORE);
             }
-            if (fill == FILL_RANDOM) /* more than kernels take at once */
-                check_product(k, &w, 65 + random_below(80), 0, 0, 2, PRODUCT_ADD);
+            const uint32_t many[] = {0, 64, 65, 67, 128}; /* more than kernels take at once */
+            for (size_t i = 0; fill == FILL_RANDOM && i < sizeof many / sizeof *many; i++)
+                check_product(k, &w, many[i], 0, 0, 2, PRODUCT_ADD);
             free((void *)(uintptr_t)w.tiles);
         }
     }
