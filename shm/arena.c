@@ -113,15 +113,17 @@ void arena_set_state(struct arena *a, enum arena_state state)
 void arena_mark_weights_built(struct arena *a, uint32_t node)
 {
     must(a->table.access == SEGMENT_WRITE && node < a->geometry.nodes);
-    /* Release: the builders' reports came before. Pairs with the acquire of the next coordinator. */
-    atomic_fetch_or_explicit(&header_of(a)->weights_built, 1ull << node, memory_order_release);
+    atomic_fetch_or_explicit(
+        &header_of(a)->weights_built, 1ull << node,
+        memory_order_release); /* after the builders' reports; pairs with the next coordinator's load */
 }
 
 bool arena_weights_built(const struct arena *a, uint32_t node)
 {
     must(node < a->geometry.nodes);
-    /* Acquire: pairs with the release in arena_mark_weights_built. */
-    return atomic_load_explicit(&header_of(a)->weights_built, memory_order_acquire) >> node & 1;
+    uint64_t built =
+        atomic_load_explicit(&header_of(a)->weights_built, memory_order_acquire); /* of the marker's release */
+    return built >> node & 1;
 }
 
 static const char *numbered(char out[SEGMENT_WHAT_MAX], const char *kind, uint32_t number)
@@ -284,8 +286,7 @@ static enum err check_same_server(const struct arena *a, uint64_t model_hash, co
     enum arena_state state = arena_state(a);
     if (state != ARENA_SERVING && state != ARENA_ENDED && state != ARENA_ADOPTING)
         return because(why, ERR_FORMAT, "the memory of server \"%s\" was left half-made", a->home.name);
-    /* Relaxed: its writer is dead. */
-    uint32_t takeovers = atomic_load_explicit(&h->takeovers, memory_order_relaxed);
+    uint32_t takeovers = atomic_load_explicit(&h->takeovers, memory_order_relaxed); /* its writer is dead */
     if (takeovers >= TAKEOVERS_MOST)
         return because(why, ERR_FORMAT, "%u servers in a row died with the memory of server \"%s\"", takeovers,
                        a->home.name);
@@ -349,8 +350,7 @@ enum err arena_adopt(struct arena *a, const struct segment_home *home, const str
         return err == ERR_INVALID ? ERR_FORMAT : err; /* a missing segment is a damaged memory */
     }
     arena_set_state(a, ARENA_ADOPTING);
-    /* Relaxed: for the next owner, which begins after this one's death. */
-    atomic_fetch_add_explicit(&header_of(a)->takeovers, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&header_of(a)->takeovers, 1, memory_order_relaxed); /* read only after our death */
     claim(a);
     return OK;
 }

@@ -62,8 +62,8 @@ enum err barrier_join(struct barrier *b, const struct arena *a, uint32_t group, 
     atomic_store_explicit(&b->me->group, group, memory_order_relaxed); /* see above */
     atomic_store_explicit(&b->me->rank, rank, memory_order_relaxed);   /* see above */
     atomic_store_explicit(&b->me->epoch, epoch, memory_order_relaxed); /* see above */
-    /* Release: nothing of an older epoch is behind it. Pairs with the loads in peers_arrived. */
-    atomic_store_explicit(&b->me->arrived, arrival(epoch, 0), memory_order_release);
+    /* Nothing of an older epoch is behind it. */
+    atomic_store_explicit(&b->me->arrived, arrival(epoch, 0), memory_order_release); /* pairs with peers_arrived */
     return OK;
 }
 
@@ -78,7 +78,7 @@ static bool peers_arrived(const struct barrier *b, uint32_t *seen)
 {
     for (; *seen < b->ranks; ++*seen) {
         /* seq_cst as above; as an acquire it pairs with the peer's store in barrier_meet: its results are visible. */
-        uint64_t word = atomic_load_explicit(&b->slots[*seen]->arrived, memory_order_seq_cst);
+        uint64_t word = atomic_load_explicit(&b->slots[*seen]->arrived, memory_order_seq_cst); /* see above */
         if (word >> 32 != b->epoch || phase_is_behind((uint32_t)word, b->phase))
             return false;
     }
