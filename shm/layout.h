@@ -40,7 +40,7 @@ enum {
     RESULT_ROWS_MAX = 1024, /* entries of one result slot */
 
     HEADER_VERSION = 1, /* of the frozen header; has never changed */
-    LAYOUT_VERSION = 5, /* of everything else */
+    LAYOUT_VERSION = 6, /* of everything else */
     HEADER_BYTES = 4096,
 };
 

@@ -46,7 +46,7 @@ enum {
 
 /*
  * One batch of inputs to matrix products. x stays where the caller has it; the quantised copy is
- *   q     [group][cols / 4][width][4]    int8
+ *   q     [group][cols / 32][width][32]   int8
  *   scale [group][cols / 32][width]      a
  *   sum   [group][cols / 32][width]      s = a * sum(q)
  *   isum  [group][cols / 32][width]      sum(q)

@@ -7,15 +7,15 @@
 #include "model/kernels/lanes_avx2.h"
 #include "model/kernels/sets.h"
 
-/* 8 codes of one token of `width`: 2 groups of 4 bytes. Returns their sum. */
-static inline int32_t store_codes(int8_t *q, uint32_t width, __m256 x, float inverse)
+/* 8 codes of one token. Returns their sum. */
+static inline int32_t store_codes(int8_t *q, __m256 x, float inverse)
 {
     __m256i codes = _mm256_cvtps_epi32(_mm256_mul_ps(x, _mm256_set1_ps(inverse)));
     codes = _mm256_max_epi32(_mm256_min_epi32(codes, _mm256_set1_epi32(127)), _mm256_set1_epi32(-127));
     int32_t code[8], sum = 0;
     _mm256_storeu_si256((__m256i *)(void *)code, codes);
     for (int i = 0; i < 8; i++) {
-        q[(uint32_t)i / 4 * 4 * width + (uint32_t)i % 4] = (int8_t)code[i];
+        q[i] = (int8_t)code[i];
         sum += code[i];
     }
     return sum;
@@ -26,8 +26,8 @@ static inline __m256i magnitude(__m256 x)
     return _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(INT32_MAX));
 }
 
-/* One block of one token; x is 32 floats. q is where its first 4 codes go, `at` its index in the per-block arrays. */
-static inline void quantize_block(const struct activations *a, const float *x, int8_t *q, size_t at)
+/* One block of one token; x is 32 floats, `at` counts blocks of all tokens as they lie. */
+static inline void quantize_block(const struct activations *a, const float *x, size_t at)
 {
     __m256 part[4];
     __m256i max = _mm256_setzero_si256();
@@ -44,7 +44,7 @@ static inline void quantize_block(const struct activations *a, const float *x, i
         part[i] = _mm256_setzero_ps();
     int32_t half = 0, sum = 0;
     for (int i = 0; i < 4; i++) {
-        sum += store_codes(q + (size_t)(2 * i * 4) * a->width, a->width, part[i], s.inverse);
+        sum += store_codes(a->q + at * TILE_K + 8 * i, part[i], s.inverse);
         half = i == 1 ? sum : half;
     }
     a->scale[at] = s.scale;
@@ -63,7 +63,7 @@ static void quantize(const struct activations *a, uint32_t first_block, uint32_t
         for (uint32_t b = first_block; b < end_block; b++) {
             size_t index = (size_t)(t / a->width) * blocks + b;
             const float *x = t < a->tokens ? a->x + t * a->x_stride + (b - first_block) * TILE_K : nothing;
-            quantize_block(a, x, a->q + index * TILE_K * a->width + slot * 4, index * a->width + slot);
+            quantize_block(a, x, index * a->width + slot);
         }
     }
 }

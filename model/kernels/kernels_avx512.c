@@ -27,50 +27,38 @@ static inline __m256i largest_of_each(const __m512i *x)
 }
 
 /*
- * q[c]: codes of k 8 c .. 8 c + 7 of 8 tokens, [2][8 tokens][4]; x[t] is 32 floats, which become codes by inverse[t].
+ * The codes of tokens 2 i and 2 i + 1, by inverse[t]; x[t] is 32 floats. Quarter j: [token][k 4 j .., k 16 + 4 j ..][4].
  */
-static inline void codes_of_block(const float *const *x, const float *inverse, __m512i q[4])
+static inline __m512i codes_of_pair(const float *const *x, const float *inverse, int i)
 {
-    __m512i pair[4]; /* of tokens 2 i, 2 i + 1; quarter j: codes [token][k 4 j .., k 16 + 4 j ..][4] */
-    for (int i = 0; i < 4; i++) {
-        __m512i part[2];
-        for (int j = 0; j < 2; j++) {
-            const float *at = x[2 * i + j];
-            __m512 by = _mm512_set1_ps(inverse[2 * i + j]);
-            __m512i low = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(at), by));
-            __m512i high = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(at + 16), by));
-            part[j] = _mm512_packs_epi32(low, high);
-        }
-        pair[i] = _mm512_packs_epi16(part[0], part[1]);
+    __m512i part[2];
+    for (int j = 0; j < 2; j++) {
+        const float *at = x[2 * i + j];
+        __m512 by = _mm512_set1_ps(inverse[2 * i + j]);
+        __m512i low = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(at), by));
+        __m512i high = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(at + 16), by));
+        part[j] = _mm512_packs_epi32(low, high);
     }
-    const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11),
-                  second = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
-    __m512 four[4];
+    return _mm512_packs_epi16(part[0], part[1]);
+}
+
+/* Neighbouring quarters of a and of b, added: a0 + a1, a2 + a3, b0 + b1, b2 + b3 */
+static inline __m512i added_quarters(__m512i a, __m512i b)
+{
+    return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
+}
+
+/* Per token: the sum of its codes of k 0 .. 15 and of the others; pair[i] as codes_of_pair has it. */
+static inline void sums_of_codes(const __m512i pair[4], __m256i *first_half, __m256i *second_half)
+{
+    const __m512i ones = _mm512_set1_epi8(1),
+                  even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 0, 0, 0, 0, 0, 0, 0, 0);
+    __m512i four[4]; /* quarter j: [token][half] of the codes of quarter j */
     for (int i = 0; i < 4; i++)
-        four[i] = _mm512_castsi512_ps(pair[i]);
-    for (int half = 0; half < 2; half++) { /* quarter j: tokens 0 .. 3 of k 16 half + 4 j, then tokens 4 .. 7 */
-        __m512 low = half ? _mm512_shuffle_ps(four[0], four[1], 0xdd) : _mm512_shuffle_ps(four[0], four[1], 0x88);
-        __m512 high = half ? _mm512_shuffle_ps(four[2], four[3], 0xdd) : _mm512_shuffle_ps(four[2], four[3], 0x88);
-        __m512i a = _mm512_castps_si512(low), b = _mm512_castps_si512(high);
-        q[2 * half] = _mm512_permutex2var_epi64(a, first, b);
-        q[2 * half + 1] = _mm512_permutex2var_epi64(a, second, b);
-    }
-}
-
-/* Per token: the sum of all codes of two registers of codes_of_block. */
-static inline __m256i sums_of_codes(__m512i a, __m512i b)
-{
-    const __m512i ones = _mm512_set1_epi8(1);
-    __m512i sum = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), ones, a), ones, b);
-    return _mm256_add_epi32(_mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64(sum, 1));
-}
-
-/* Two groups of 4 codes of 8 tokens, of which the `width` that are wanted go side by side. */
-static inline void store_tokens(int8_t *to, uint32_t width, __mmask8 wanted, __m512i codes)
-{
-    __mmask16 both = (__mmask16)(wanted | wanted << ACTIVATION_GROUP);
-    __mmask16 stored = (__mmask16)((1u << 2 * width) - 1);
-    _mm512_mask_storeu_epi32(to, stored, _mm512_maskz_compress_epi32(both, codes));
+        four[i] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), ones, pair[i]);
+    __m512i sums = added_quarters(added_quarters(four[0], four[1]), added_quarters(four[2], four[3]));
+    *first_half = _mm512_castsi512_si256(_mm512_permutexvar_epi32(even, sums));
+    *second_half = _mm512_castsi512_si256(_mm512_permutexvar_epi32(even, _mm512_srli_epi64(sums, 32)));
 }
 
 /*
@@ -94,16 +82,20 @@ static inline void quantize_block(const struct activations *a, const float *cons
     float inverse[ACTIVATION_GROUP];
     _mm256_storeu_ps(inverse, _mm256_maskz_div_ps(live, full, amax));
 
-    __m512i q[4];
-    codes_of_block(x, inverse, q);
-    __mmask16 both = (__mmask16)(live | live << ACTIVATION_GROUP); /* not finite: what was infinity * 0 is no code */
-    __mmask8 wanted = (__mmask8)((1u << a->width) - 1);
+    /* Two tokens a register; not finite: what was infinity * 0 is no code. */
+    const __m512i in_order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    __m512i pair[4];
     int8_t *to = a->q + index * TILE_K * a->width;
     for (uint32_t i = 0; i < 4; i++) {
-        q[i] = _mm512_maskz_mov_epi32(both, q[i]);
-        store_tokens(to + 8 * i * a->width, a->width, wanted, q[i]);
+        __mmask16 lanes = (__mmask16)((live >> 2 * i & 1) * 0x3333 | (live >> (2 * i + 1) & 1) * 0xcccc);
+        pair[i] = _mm512_maskz_mov_epi32(lanes, codes_of_pair(x, inverse, (int)i));
+        if (2 * i < a->width)
+            _mm512_storeu_si512(to + 2 * i * TILE_K, _mm512_permutexvar_epi32(in_order, pair[i]));
     }
-    __m256i half = sums_of_codes(q[0], q[1]), sum = _mm256_add_epi32(half, sums_of_codes(q[2], q[3]));
+    __m256i half, rest;
+    sums_of_codes(pair, &half, &rest);
+    __m256i sum = _mm256_add_epi32(half, rest);
+    __mmask8 wanted = (__mmask8)((1u << a->width) - 1);
     size_t at = index * a->width;
     _mm256_mask_storeu_ps(a->scale + at, wanted, scale);
     _mm256_mask_storeu_ps(a->sum + at, wanted, _mm256_mul_ps(scale, _mm256_cvtepi32_ps(sum)));

@@ -209,11 +209,10 @@ SPECIALISED uint32_t span_of(struct tile_format f)
 }
 
 /*
- * acc[c] = sum of products of groups [first, last) for n of `width` tokens, without bias for whole bytes, with it for
- * the others
+ * acc[c] = sum of products of groups [first, last) for n tokens, without bias for whole bytes, with it for the others
  */
 SPECIALISED void dot(const struct half_block *w, uint32_t first, uint32_t last, uint32_t span, uint32_t n,
-                     uint32_t width, const int8_t *q, __m256i *acc)
+                     const int8_t *q, __m256i *acc)
 {
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i narrow[COLUMNS];
@@ -227,14 +226,14 @@ SPECIALISED void dot(const struct half_block *w, uint32_t first, uint32_t last, 
             __m256i value = _mm256_xor_si256(code, bytes(0x80)), magnitude = _mm256_abs_epi8(value);
             UNROLL
             for (uint32_t c = 0; c < n; c++) {
-                __m256i with_sign = _mm256_sign_epi8(four_inputs(q + (g * width + c) * 4), value);
+                __m256i with_sign = _mm256_sign_epi8(four_inputs(q + c * TILE_K + g * 4), value);
                 acc[c] = _mm256_add_epi32(acc[c], _mm256_madd_epi16(_mm256_maddubs_epi16(magnitude, with_sign), ones));
             }
             continue;
         }
         UNROLL
         for (uint32_t c = 0; c < n; c++) {
-            __m256i product = _mm256_maddubs_epi16(code, four_inputs(q + (g * width + c) * 4));
+            __m256i product = _mm256_maddubs_epi16(code, four_inputs(q + c * TILE_K + g * 4));
             narrow[c] = (g - first) % span == 0 ? product : _mm256_add_epi16(narrow[c], product);
             if ((g - first) % span == span - 1)
                 acc[c] = _mm256_add_epi32(acc[c], _mm256_madd_epi16(narrow[c], ones));
@@ -261,11 +260,11 @@ SPECIALISED void add_half(struct tile_format f, const struct half_block *w, uint
 {
     uint32_t span = span_of(f), bias_bits = f.bias && span ? (uint32_t)__builtin_ctz(f.bias) : 0;
     size_t index = (size_t)(token / width) * (a->cols / TILE_K) + b, at = index * width + token % width;
-    const int8_t *q = a->q + index * TILE_K * width + token % width * 4;
+    const int8_t *q = a->q + at * TILE_K;
     UNROLL
     for (uint32_t s = 0; s < f.sub_blocks; s++) {
         __m256i acc[COLUMNS];
-        dot(w, s * GROUPS / f.sub_blocks, (s + 1) * GROUPS / f.sub_blocks, span, n, width, q, acc);
+        dot(w, s * GROUPS / f.sub_blocks, (s + 1) * GROUPS / f.sub_blocks, span, n, q, acc);
         UNROLL
         for (uint32_t c = 0; c < n; c++) {
             float scale = a->scale[at + c];

@@ -147,7 +147,7 @@ SPECIALISED void unpack_block(struct tile_format f, const uint8_t *row_tile, uin
 
 /* Where one block of one group of tokens lies. */
 struct block_inputs {
-    const int8_t *q; /* [8 groups][width][4] */
+    const int8_t *q; /* [width][32] */
     const float *scale, *sum;
     const int32_t *isum, *half;
 };
@@ -155,7 +155,7 @@ struct block_inputs {
 SPECIALISED struct block_inputs inputs_at(const struct activations *a, uint32_t width, uint32_t group, uint32_t block)
 {
     size_t index = (size_t)group * (a->cols / TILE_K) + block, at = index * width;
-    return (struct block_inputs){a->q + index * TILE_K * width, a->scale + at, a->sum + at, a->isum + at, a->half + at};
+    return (struct block_inputs){a->q + at * TILE_K, a->scale + at, a->sum + at, a->isum + at, a->half + at};
 }
 
 SPECIALISED __m512i four_inputs(const int8_t *q)
@@ -165,9 +165,9 @@ SPECIALISED __m512i four_inputs(const int8_t *q)
     return _mm512_set1_epi32(four);
 }
 
-/* y[c] of 16 rows += one block, for n tokens of `width`; bias is 2^bias_bits, 0: none */
+/* y[c] of 16 rows += one block, for n tokens; bias is 2^bias_bits, 0: none */
 SPECIALISED void add_block(const struct block_registers *w, uint32_t sub_blocks, bool minimum, unsigned bias_bits,
-                           uint32_t n, uint32_t width, struct block_inputs in, __m512 *y)
+                           uint32_t n, struct block_inputs in, __m512 *y)
 {
     UNROLL
     for (uint32_t s = 0; s < sub_blocks; s++) {
@@ -177,10 +177,12 @@ SPECIALISED void add_block(const struct block_registers *w, uint32_t sub_blocks,
         for (uint32_t c = 0; c < n; c++)
             acc[c] = _mm512_setzero_si512();
         UNROLL
-        for (uint32_t g = first; g < last; g++) {
+        for (uint32_t i = 0; i < last - first; i++) {
             UNROLL
-            for (uint32_t c = 0; c < n; c++)
-                acc[c] = _mm512_dpbusd_epi32(acc[c], w->code[g], four_inputs(in.q + (g * width + c) * 4));
+            for (uint32_t c = 0; c < n; c++) { /* diagonally, so that neighbouring loads come from different banks */
+                uint32_t g = first + (i + c) % (last - first);
+                acc[c] = _mm512_dpbusd_epi32(acc[c], w->code[g], four_inputs(in.q + c * TILE_K + g * 4));
+            }
         }
         UNROLL
         for (uint32_t c = 0; c < n; c++) {
@@ -251,7 +253,7 @@ SPECIALISED void product_packed(struct tile_format f, uint32_t n, uint32_t width
         unpack_block(f, row_tile, b, &registers);
         if (keep)
             keep_block(f, &registers, &keep[b]);
-        add_block(&registers, f.sub_blocks, f.minimum, bits_of(f.bias), n, width, inputs_at(a, width, group, b), y);
+        add_block(&registers, f.sub_blocks, f.minimum, bits_of(f.bias), n, inputs_at(a, width, group, b), y);
     }
     store_rows(to, tile, group * ACTIVATION_GROUP, n, y);
 }
@@ -302,8 +304,7 @@ SPECIALISED void product_group(uint32_t sub_blocks, bool minimum, unsigned bias_
             if (minimum)
                 registers.m[s] = _mm512_load_ps(w[b].m[s]);
         }
-        add_block(&registers, sub_blocks, minimum, bias_bits, n, ACTIVATION_GROUP,
-                  inputs_at(a, ACTIVATION_GROUP, group, b), y);
+        add_block(&registers, sub_blocks, minimum, bias_bits, n, inputs_at(a, ACTIVATION_GROUP, group, b), y);
     }
     store_rows(to, tile, group * ACTIVATION_GROUP, n, y);
 }

@@ -58,7 +58,7 @@ static void quantize_block(const struct activations *a, uint32_t token, uint32_t
 {
     size_t index = (size_t)(token / a->width) * (a->cols / TILE_K) + block, slot = token % a->width;
     size_t at = index * a->width + slot;
-    int8_t *q = a->q + index * TILE_K * a->width + slot * 4;
+    int8_t *q = a->q + at * TILE_K;
     float amax = 0, inverse = 0, scale = 0;
     bool finite = true;
     for (int i = 0; x && i < TILE_K; i++) {
@@ -75,7 +75,7 @@ static void quantize_block(const struct activations *a, uint32_t token, uint32_t
     for (uint32_t i = 0; i < TILE_K; i++) {
         int32_t code = x && finite ? (int32_t)rintf(x[i] * inverse) : 0;
         code = code > 127 ? 127 : code < -127 ? -127 : code;
-        q[i / 4 * 4 * a->width + i % 4] = (int8_t)code;
+        q[i] = (int8_t)code;
         sum += code;
         if (i < TILE_K / 2)
             half += code;
@@ -121,14 +121,14 @@ static void unpack_row_tile(const struct tile_matrix *w, uint32_t tile, struct u
     }
 }
 
-/* sum of (code - bias) * q over k groups [first, last) of a block, for one row and token of `width`; exact */
-static int32_t dot(const struct unpacked_block *w, uint32_t row, const int8_t *q, uint32_t width, int32_t bias,
-                   uint32_t first, uint32_t last)
+/* sum of (code - bias) * q over k groups [first, last) of a block, for one row and token; exact */
+static int32_t dot(const struct unpacked_block *w, uint32_t row, const int8_t *q, int32_t bias, uint32_t first,
+                   uint32_t last)
 {
     int32_t sum = 0;
     for (uint32_t g = first; g < last; g++)
         for (uint32_t i = 0; i < 4; i++)
-            sum += (w->code[g][row][i] - bias) * q[g * 4 * width + i];
+            sum += (w->code[g][row][i] - bias) * q[g * 4 + i];
     return sum;
 }
 
@@ -139,14 +139,14 @@ static void product_quantised(struct tile_format f, const struct unpacked_block 
     uint32_t blocks = a->cols / TILE_K, group = token / a->width, slot = token % a->width;
     for (uint32_t b = 0; b < blocks; b++) {
         size_t index = (size_t)group * blocks + b, at = index * a->width + slot;
-        const int8_t *q = a->q + index * TILE_K * a->width + slot * 4;
+        const int8_t *q = a->q + at * TILE_K;
         float scale = a->scale[at];
         for (uint32_t s = 0; s < f.sub_blocks; s++) {
             uint32_t groups = TILE_K / 4 / f.sub_blocks;
             int32_t half_sum = s ? a->isum[at] - a->half[at] : a->half[at];
             float sum = f.sub_blocks == 1 ? a->sum[at] : scale * (float)half_sum;
             for (uint32_t r = 0; r < TILE_ROWS; r++) {
-                int32_t acc = dot(&w[b], r, q, a->width, f.bias, s * groups, (s + 1) * groups);
+                int32_t acc = dot(&w[b], r, q, f.bias, s * groups, (s + 1) * groups);
                 y[r] = fmaf(w[b].d[s][r] * scale, (float)acc, y[r]);
                 if (f.minimum)
                     y[r] = fmaf(w[b].m[s][r], sum, y[r]);
