@@ -25,6 +25,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/must.h"
+#include "model/kernels/kernels.h"
 #include "proto/channel.h"
 #include "shm/arena.h"
 #include "shm/barrier.h"
@@ -185,6 +186,29 @@ __attribute__((target("avx512f,avx512vnni"))) static void int8_avx512(const uint
 #undef OP
 }
 
+/* Four products of 16 x 64 x 16 in a turn, of zeros, which take as long. The shapes are those that LDTILECFG reads. */
+static void int8_amx(const uint8_t *from, size_t bytes)
+{
+    static const struct {
+        uint8_t palette, zero[15];
+        uint16_t row_bytes[16];
+        uint8_t rows[16];
+    } shapes = {1, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
+    uint64_t turns = SPINS;
+    (void)from, (void)bytes;
+    __asm__ volatile("ldtilecfg %1\n"
+                     "1:\n\t"
+                     "tdpbssd %%tmm6, %%tmm4, %%tmm0\n\t"
+                     "tdpbssd %%tmm7, %%tmm4, %%tmm1\n\t"
+                     "tdpbssd %%tmm6, %%tmm5, %%tmm2\n\t"
+                     "tdpbssd %%tmm7, %%tmm5, %%tmm3\n\t"
+                     "dec %0\n\tjnz 1b\n\t"
+                     "tilerelease"
+                     : "+r"(turns)
+                     : "m"(shapes)
+                     : "cc");
+}
+
 /* As many registers as an AVX2 kernel has; the products fall into ymm13 and are then added to the chain. */
 __attribute__((target("avx2"))) static void int8_avx2(const uint8_t *from, size_t bytes)
 {
@@ -222,6 +246,8 @@ static void f32_sse(const uint8_t *from, size_t bytes)
 static struct arithmetic best_int8(void)
 {
 #if defined(__x86_64__)
+    if (kernels_choose("amx")) /* which asks Linux for the registers */
+        return (struct arithmetic){"tdpbssd tmm", int8_amx, 4.0 * 16 * 64 * 16 * SPINS};
     if (__builtin_cpu_supports("avx512vnni"))
         return (struct arithmetic){"vpdpbusd zmm", int8_avx512, 12.0 * 64 * SPINS};
     if (__builtin_cpu_supports("avx2"))

@@ -32,7 +32,7 @@ static const char usage[] =
     "  --gen N            steps of decode\n"
     "  --repeat N         runs of which the best counts as warm\n"
     "  --workers N        cores; default: all that it may run on\n"
-    "  --kernels SET      reference, avx2 or avx512; default: the best that this machine runs\n"
+    "  --kernels SET      reference, avx2, avx512 or amx; default: the best that this machine runs\n"
     "  --kv-type TYPE     f16, bf16, f32 or q8: how keys and values lie in pages\n"
     "  --json             one JSON object in place of the tables\n"
     "  --help             this text\n";

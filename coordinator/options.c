@@ -94,12 +94,14 @@ static enum err set_flag(bool *flag, const char *value, struct why *why)
     return OK;
 }
 
+enum { WORDS_MAX = 5 };
+
 /* Texts that are one of a few words; "" where the option may stay unsaid. */
 static const struct {
     const char *name;
-    const char *words[4];
+    const char *words[WORDS_MAX];
 } choices[] = {
-    {"kernels", {"reference", "avx2", "avx512", ""}},
+    {"kernels", {"reference", "avx2", "avx512", "amx", ""}},
     {"quantize", {"q8_0", "q4_0", "q4_k", ""}},
     {"prefill-math", {"exact", "blas"}},
     {"activations", {"int8", "f32"}},
@@ -113,7 +115,7 @@ static enum err check_choice(const struct option *option, const char *value, str
         if (strcmp(choices[i].name, option->name) != 0)
             continue;
         char list[128] = "";
-        for (size_t w = 0; w < 4 && choices[i].words[w]; w++) {
+        for (size_t w = 0; w < WORDS_MAX && choices[i].words[w]; w++) {
             const char *word = choices[i].words[w];
             if (strcmp(value, word) == 0)
                 return OK;

@@ -73,7 +73,7 @@ enum option_group {
     X(COUNT, OF_SERVER, resume_ttl, "resume-ttl", "60", 0, 86400,                                                     \
       "seconds that an answer can be picked up, also behind a restart; 0: never")                                     \
     X(TEXT, OF_ENGINE, kernels, "kernels", "", 0, 0,                                                                  \
-      "reference, avx2 or avx512; default: the best that this machine runs")                                          \
+      "reference, avx2, avx512 or amx; default: the best that this machine runs")                                     \
     X(TEXT, OF_ENGINE, prefill_math, "prefill-math", "exact", 0, 0,                                                   \
       "exact, or blas: float weights by OpenBLAS, outside the promise of equal bytes")                                \
     X(TEXT, OF_ENGINE, activations, "activations", "int8", 0, 0,                                                      \

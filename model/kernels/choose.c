@@ -1,6 +1,7 @@
 /*
  * choose: which kernel sets this machine can run. __builtin_cpu_supports asks the processor and, through XGETBV,
- * whether the operating system saves the wide registers.
+ * whether the operating system saves the wide registers. Tile registers are large, so that Linux gives them only to
+ * processes that ask (Documentation/arch/x86/xstate.rst).
  */
 #include <string.h>
 
@@ -9,6 +10,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 #if defined(__x86_64__)
@@ -29,6 +32,17 @@ static bool avx512_runnable(void)
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vnni");
 }
+
+/* Asks for the tile registers, for all threads of this process; those that start later have them, too. */
+static bool amx_runnable(void)
+{
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA */
+    const unsigned tiles = 1u << 24, int8 = 1u << 25;     /* leaf 7, edx; gcc's and clang's names for them differ */
+    unsigned eax, ebx, ecx, edx;
+    if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) || !(edx & tiles) || !(edx & int8))
+        return false;
+    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+}
 #endif
 
 /* Best last; whatever runs one of them runs those before it. */
@@ -37,6 +51,7 @@ static const struct kernels *const sets[] = {
 #if defined(__x86_64__)
     &kernels_avx2,
     &kernels_avx512,
+    &kernels_amx,
 #endif
 };
 
@@ -47,6 +62,7 @@ const struct kernels *const *kernels_runnable(uint32_t *count)
     __builtin_cpu_init();
     *count += avx2_runnable();
     *count += *count == 2 && avx512_runnable();
+    *count += *count == 3 && amx_runnable();
 #endif
     return sets;
 }

@@ -115,7 +115,7 @@ struct attention {
 size_t attention_scratch_bytes(uint32_t head_dim);
 
 struct kernels {
-    const char *name; /* "reference", "avx2", "avx512" */
+    const char *name; /* "reference", "avx2", "avx512", "amx" */
 
     /*
      * Quantises columns [32 first_block, 32 end_block) of tokens [0, tokens), the first of which is column 0 of a->x; pads the last
@@ -187,7 +187,7 @@ static inline float tamed_logit(float logit)
 
 extern const struct kernels kernels_reference;
 
-/* All sets that this build has and this machine can run, best last; *count of them. */
+/* All sets that this build has and this machine can run, best last; *count of them. Asks Linux for what they need. */
 const struct kernels *const *kernels_runnable(uint32_t *count);
 /* The best one, or the one of that name; NULL when it is unknown or this machine cannot run it. */
 const struct kernels *kernels_choose(const char *name_or_null);

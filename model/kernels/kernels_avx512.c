@@ -1,6 +1,6 @@
 /*
- * kernels_avx512: the set for processors with AVX-512 F, BW, VL, DQ and VNNI; the parts that are not products or
- * attention.
+ * kernels_avx512: the set for processors with AVX-512 F, BW, VL, DQ and VNNI, and the one for those that have AMX int8
+ * besides; the parts that are not products or attention.
  */
 #include <float.h>
 #include <math.h>
@@ -264,18 +264,10 @@ static void from_f16(float *out, const uint16_t *x, uint32_t n)
     }
 }
 
-const struct kernels kernels_avx512 = {
-    .name = "avx512",
-    .quantize = quantize,
-    .product = product_avx512,
-    .rms_norm = rms_norm,
-    .swiglu = swiglu,
-    .gelu = gelu,
-    .attend = attend_avx512,
-    .attend_steps = attend_steps_avx512,
-    .measure = measure,
-    .to_f16 = to_f16,
-    .from_f16 = from_f16,
-    .rope_rotate = rope_rotate,
-    .layer_norm = layer_norm,
-};
+#define ALL_BUT_PRODUCTS                                                                                 \
+    .quantize = quantize, .rms_norm = rms_norm, .swiglu = swiglu, .gelu = gelu, .attend = attend_avx512, \
+    .attend_steps = attend_steps_avx512, .measure = measure, .to_f16 = to_f16, .from_f16 = from_f16,     \
+    .rope_rotate = rope_rotate, .layer_norm = layer_norm
+
+const struct kernels kernels_avx512 = {.name = "avx512", .product = product_avx512, ALL_BUT_PRODUCTS};
+const struct kernels kernels_amx = {.name = "amx", .product = product_amx, ALL_BUT_PRODUCTS};

@@ -31,9 +31,13 @@ static inline struct code_scale code_scale(uint32_t amax_bits)
 
 extern const struct kernels kernels_avx2;
 extern const struct kernels kernels_avx512;
+extern const struct kernels kernels_amx; /* kernels_avx512 with the products of product_amx.c */
 
 void product_avx512(const struct tile_matrix *w, uint32_t first_tile, uint32_t last_tile, const struct activations *a,
                     float *y, size_t y_stride, enum product_mode mode, void *scratch);
+void product_amx(const struct tile_matrix *w, uint32_t first_tile, uint32_t last_tile, const struct activations *a,
+                 float *y, size_t y_stride, enum product_mode mode, void *scratch);
+
 void attend_avx512(const struct attention *a);
 extern const struct attend_steps attend_steps_avx512[KV_TYPES];
 

@@ -229,7 +229,7 @@ class Metrics(unittest.TestCase):
 
     def test_the_kernel_set_is_named(self):
         labels = next(labels for name, labels in self.read()[1] if name == "quire_build_info")
-        self.assertRegex(labels, 'kernels="(reference|avx2|avx512)"')
+        self.assertRegex(labels, 'kernels="(reference|avx2|avx512|amx)"')
 
     def test_histograms_are_cumulative_and_end_with_their_count(self):
         server.post(TEXT, {"prompt": "a b c", "max_tokens": 4})

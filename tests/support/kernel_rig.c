@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "model/float16.h"
+#include "tests/support/tile_emulator.h"
 
 static uint64_t random_state;
 
@@ -58,7 +59,7 @@ void assert_same_floats(const char *what, const float *got, const float *expecte
 void for_each_set(each_set check)
 {
     uint32_t count;
-    const struct kernels *const *sets = kernels_runnable(&count);
+    const struct kernels *const *sets = kernels_with_emulated(&count);
     for (uint32_t i = 1; i < count; i++)
         check(sets[i]);
     if (count == 1)

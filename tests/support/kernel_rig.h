@@ -34,7 +34,7 @@ void assert_same_floats(const char *what, const float *got, const float *expecte
 
 typedef void (*each_set)(const struct kernels *k);
 
-/* Calls `check` with every set but the reference. */
+/* Calls `check` with every set but the reference, emulated ones too (tile_emulator.h). */
 void for_each_set(each_set check);
 
 /* Kinds of inputs: ordinary; extreme codes; zeros and tiny values; not finite. */

@@ -24,6 +24,7 @@
 #include "tests/support/golden.h"
 #include "tests/support/model_rig.h"
 #include "tests/support/plain_llama.h"
+#include "tests/support/tile_emulator.h"
 
 static float *logits_for(const struct rig *rig, uint32_t tokens)
 {
@@ -186,7 +187,7 @@ static void step_allocates_nothing(void **state)
     if (!ALLOCATIONS_ARE_COUNTED || !rig_open(&rig, "tiny/llama-k/model-q4_1.gguf", 0))
         skip();
     uint32_t count;
-    const struct kernels *const *sets = kernels_runnable(&count);
+    const struct kernels *const *sets = kernels_with_emulated(&count);
     for (uint32_t i = 0; i < count; i++) {
         struct engine e = engine_open(&rig, sets[i], 1);
         const uint32_t ids[40] = {1, 2, 3};

@@ -17,6 +17,7 @@
 #include "model/float16.h"
 #include "model/kernels/kernels.h"
 #include "model/quantize.h"
+#include "tests/support/tile_emulator.h"
 
 enum { BLOCK = 32 };
 
@@ -192,7 +193,7 @@ static void check_against_blas(enum tensor_type type, uint32_t rows, uint32_t co
     struct activations a;
     void *memory = allocate(activations_bytes(tokens, cols)), *scratch = allocate(product_scratch_bytes(cols));
     activations_place(&a, memory, tokens, cols, x, cols);
-    const struct kernels *const *sets = kernels_runnable(&set_count);
+    const struct kernels *const *sets = kernels_with_emulated(&set_count);
     for (uint32_t s = 0; s < set_count; s++) {
         memset(y, 0xff, (size_t)tokens * rows * sizeof *y);
         sets[s]->quantize(&a, 0, cols / TILE_K);
