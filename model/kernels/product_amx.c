@@ -50,7 +50,7 @@ _Static_assert(sizeof(struct tile_shapes) == 64, "the format of LDTILECFG");
 /* By the number of scales in a block. */
 static const struct tile_shapes shapes[2] = {SHAPES(1), SHAPES(2)};
 
-/* All blocks of a row tile, unpacked, codes signed and without bias; what comes next in memory is fetched. */
+/* All blocks of a row tile, unpacked, codes signed and without bias. */
 SPECIALISED void unpack_row_tile(struct tile_format f, const uint8_t *row_tile, uint32_t blocks,
                                  struct unpacked_block *out)
 {
@@ -79,13 +79,10 @@ SPECIALISED void multiply(uint32_t groups, const uint8_t *weights, const int8_t 
     _tile_stored(SUMS_OF_SECOND, sums[1], TILE_ROW_BYTES);
 }
 
-/*
- * One unpacked row tile with `groups` groups of tokens from `group` on. Meanwhile the next row tile, `ahead` bytes a block
- * from `next`, is fetched.
- */
+/* One unpacked row tile with `groups` groups of tokens from `group` on. */
 SPECIALISED void product_groups(uint32_t groups, uint32_t sub_blocks, bool minimum, const struct unpacked_block *w,
                                 uint32_t tile, uint32_t group, const struct activations *a,
-                                const struct destination *to, const uint8_t *next, uint32_t ahead)
+                                const struct destination *to, struct later *later)
 {
     _Alignas(KERNEL_ALIGN) int32_t sums[PAIR][ACTIVATION_GROUP][TILE_ROWS];
     __m512 y[PAIR][ACTIVATION_GROUP];
@@ -98,8 +95,7 @@ SPECIALISED void product_groups(uint32_t groups, uint32_t sub_blocks, bool minim
     for (uint32_t b = 0; b < a->cols / TILE_K; b++) {
         const struct block_inputs in[PAIR] = {inputs_at(a, ACTIVATION_GROUP, group, b),
                                               inputs_at(a, ACTIVATION_GROUP, group + groups - 1, b)};
-        for (uint32_t line = 0; line < ahead; line += KERNEL_ALIGN)
-            _mm_prefetch((const char *)next + (size_t)b * ahead + line, _MM_HINT_T0);
+        fetch_later(later);
         UNROLL
         for (uint32_t s = 0; s < sub_blocks; s++) {
             size_t k = s * TILE_K / sub_blocks;
@@ -118,30 +114,28 @@ SPECIALISED void product_groups(uint32_t groups, uint32_t sub_blocks, bool minim
         store_rows(to, tile, (group + i) * ACTIVATION_GROUP, ACTIVATION_GROUP, y[i]);
 }
 
-/* All tokens with one unpacked row tile; the first ones have the next row tile fetched. */
+/* All tokens with one unpacked row tile. */
 SPECIALISED void product_unpacked(uint32_t sub_blocks, bool minimum, const struct unpacked_block *w, uint32_t tile,
-                                  const struct activations *a, const struct destination *to, const uint8_t *next,
-                                  uint32_t ahead)
+                                  const struct activations *a, const struct destination *to, struct later *later)
 {
     uint32_t groups = (a->tokens + ACTIVATION_GROUP - 1) / ACTIVATION_GROUP, group = 0;
-    for (; group + PAIR <= groups; group += PAIR, ahead = 0)
-        product_groups(PAIR, sub_blocks, minimum, w, tile, group, a, to, next, ahead);
+    for (; group + PAIR <= groups; group += PAIR)
+        product_groups(PAIR, sub_blocks, minimum, w, tile, group, a, to, later);
     if (group < groups)
-        product_groups(1, sub_blocks, minimum, w, tile, group, a, to, next, ahead);
+        product_groups(1, sub_blocks, minimum, w, tile, group, a, to, later);
 }
 
 static void product_of_row_tile(struct tile_format f, const struct unpacked_block *w, uint32_t tile,
-                                const struct activations *a, const struct destination *to, const uint8_t *next)
+                                const struct activations *a, const struct destination *to, struct later *later)
 {
-    uint32_t ahead = tile_bytes(f);
     if (f.sub_blocks == 2 && f.minimum)
-        product_unpacked(2, true, w, tile, a, to, next, ahead);
+        product_unpacked(2, true, w, tile, a, to, later);
     else if (f.sub_blocks == 2)
-        product_unpacked(2, false, w, tile, a, to, next, ahead);
+        product_unpacked(2, false, w, tile, a, to, later);
     else if (f.minimum)
-        product_unpacked(1, true, w, tile, a, to, next, ahead);
+        product_unpacked(1, true, w, tile, a, to, later);
     else
-        product_unpacked(1, false, w, tile, a, to, next, ahead);
+        product_unpacked(1, false, w, tile, a, to, later);
 }
 
 SPECIALISED void product_quantised(enum tensor_type type, const struct tile_matrix *w, uint32_t first_tile,
@@ -151,11 +145,13 @@ SPECIALISED void product_quantised(enum tensor_type type, const struct tile_matr
     struct tile_format f = tile_format(type);
     uint64_t tile_size;
     tiles_row_tile_bytes(type, w->cols, &tile_size);
+    uint32_t pairs = (a->tokens + PAIR * ACTIVATION_GROUP - 1) / (PAIR * ACTIVATION_GROUP);
     _tile_loadconfig(&shapes[f.sub_blocks - 1]);
     for (uint32_t tile = first_tile; tile < last_tile; tile++) {
         const uint8_t *row_tile = w->tiles + tile * tile_size;
+        struct later later = later_row_tile(row_tile + tile_size, tile_size, pairs, a->cols / TILE_K);
         unpack_row_tile(f, row_tile, a->cols / TILE_K, unpacked);
-        product_of_row_tile(f, unpacked, tile, a, to, row_tile + tile_size);
+        product_of_row_tile(f, unpacked, tile, a, to, &later);
     }
     _tile_release();
 }

@@ -318,7 +318,7 @@ SPECIALISED void product_packed(struct tile_format f, uint32_t width, const uint
             for (uint32_t k = b; k < end; k++) {
                 struct half_block half;
                 if (i == 0)
-                    fetch_ahead(f, row_tile, k, FETCH_AHEAD);
+                    fetch_ahead(f, row_tile, k);
                 unpack_half(f, row_tile, k, i * HALF_ROWS, &half);
                 add_half(f, &half, width, width, a, 0, k, sum);
             }
@@ -347,7 +347,7 @@ SPECIALISED void product_unpacked(struct tile_format f, const uint8_t *row_tile,
         blocks = a->cols / TILE_K - b < UNPACKED_BLOCKS ? a->cols / TILE_K - b : UNPACKED_BLOCKS;
         for (uint32_t i = 0; i < blocks; i++) {
             if (first == 0)
-                fetch_ahead(f, row_tile, b + i, FETCH_AHEAD);
+                fetch_ahead(f, row_tile, b + i);
             for (uint32_t row = 0; row < TILE_ROWS; row += HALF_ROWS) {
                 struct half_block half;
                 unpack_half(f, row_tile, b + i, row, &half);

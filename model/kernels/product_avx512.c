@@ -53,12 +53,12 @@ SPECIALISED void add_block(const struct block_registers *w, uint32_t sub_blocks,
 }
 
 /*
- * One row tile for n tokens of a group. Unpacked blocks stay in `keep` for other groups, if there is a keep.
- * Meanwhile what stands `distance` bytes behind is fetched, unless that is 0.
+ * One row tile for n tokens of a group. Unpacked blocks stay in `keep` for other groups, if there is a keep. `later` NULL:
+ * there are no other groups.
  */
 SPECIALISED void product_packed(struct tile_format f, uint32_t n, uint32_t width, const uint8_t *row_tile,
                                 uint32_t tile, uint32_t group, const struct activations *a,
-                                const struct destination *to, struct unpacked_block *keep, uint64_t distance)
+                                const struct destination *to, struct unpacked_block *keep, struct later *later)
 {
     struct block_registers registers;
     __m512 y[ACTIVATION_GROUP];
@@ -66,8 +66,10 @@ SPECIALISED void product_packed(struct tile_format f, uint32_t n, uint32_t width
     for (uint32_t c = 0; c < n; c++)
         y[c] = _mm512_setzero_ps();
     for (uint32_t b = 0; b < a->cols / TILE_K; b++) {
-        if (distance)
-            fetch_ahead(f, row_tile, b, distance);
+        if (later)
+            fetch_later(later);
+        else
+            fetch_ahead(f, row_tile, b);
         unpack_block(f, row_tile, b, &registers);
         if (keep)
             keep_block(f, &registers, 0, &keep[b]);
@@ -76,34 +78,25 @@ SPECIALISED void product_packed(struct tile_format f, uint32_t n, uint32_t width
     store_rows(to, tile, group * ACTIVATION_GROUP, n, y);
 }
 
-/*
- * All groups of tokens, each unpacking the row tile again, which lies in the first-level cache; the second group has
- * the next row tile fetched.
- */
-SPECIALISED void product_packed_groups(struct tile_format f, const uint8_t *row_tile, uint64_t tile_size, uint32_t tile,
-                                       const struct activations *a, const struct destination *to)
+/* All groups of tokens, each unpacking the row tile again, which lies in the first-level cache. */
+SPECIALISED void product_packed_groups(struct tile_format f, const uint8_t *row_tile, uint32_t tile,
+                                       const struct activations *a, const struct destination *to, struct later *later)
 {
-    product_packed(f, ACTIVATION_GROUP, ACTIVATION_GROUP, row_tile, tile, 0, a, to, NULL, 0);
-    for (uint32_t group = 1; group * ACTIVATION_GROUP < a->tokens; group++) {
+    for (uint32_t group = 0; group * ACTIVATION_GROUP < a->tokens; group++) {
         uint32_t left = a->tokens - group * ACTIVATION_GROUP;
-        uint64_t distance = group == 1 ? tile_size : 0;
         if (left > 4)
-            product_packed(f, ACTIVATION_GROUP, ACTIVATION_GROUP, row_tile, tile, group, a, to, NULL, distance);
+            product_packed(f, ACTIVATION_GROUP, ACTIVATION_GROUP, row_tile, tile, group, a, to, NULL, later);
         else if (left > 2)
-            product_packed(f, 4, ACTIVATION_GROUP, row_tile, tile, group, a, to, NULL, distance);
+            product_packed(f, 4, ACTIVATION_GROUP, row_tile, tile, group, a, to, NULL, later);
         else
-            product_packed(f, 2, ACTIVATION_GROUP, row_tile, tile, group, a, to, NULL, distance);
+            product_packed(f, 2, ACTIVATION_GROUP, row_tile, tile, group, a, to, NULL, later);
     }
 }
 
-/*
- * One unpacked row tile with n tokens of a group. Meanwhile the next row tile, `ahead` bytes a block from `next`, is
- * fetched.
- */
+/* One unpacked row tile with n tokens of a group. */
 SPECIALISED void product_group(uint32_t sub_blocks, bool minimum, unsigned bias_bits, uint32_t n,
                                const struct unpacked_block *w, uint32_t tile, uint32_t group,
-                               const struct activations *a, const struct destination *to, const uint8_t *next,
-                               uint32_t ahead)
+                               const struct activations *a, const struct destination *to, struct later *later)
 {
     struct block_registers registers;
     __m512 y[ACTIVATION_GROUP];
@@ -111,8 +104,7 @@ SPECIALISED void product_group(uint32_t sub_blocks, bool minimum, unsigned bias_
     for (uint32_t c = 0; c < n; c++)
         y[c] = _mm512_setzero_ps();
     for (uint32_t b = 0; b < a->cols / TILE_K; b++) {
-        for (uint32_t line = 0; line < ahead; line += 64)
-            _mm_prefetch((const char *)next + (size_t)b * ahead + line, _MM_HINT_T0);
+        fetch_later(later);
         UNROLL
         for (int g = 0; g < GROUPS; g++)
             registers.code[g] = _mm512_load_si512(w[b].code[g]);
@@ -130,31 +122,30 @@ SPECIALISED void product_group(uint32_t sub_blocks, bool minimum, unsigned bias_
 /* All groups of tokens but the first. */
 SPECIALISED void product_groups(uint32_t sub_blocks, bool minimum, unsigned bias_bits, const struct unpacked_block *w,
                                 uint32_t tile, const struct activations *a, const struct destination *to,
-                                const uint8_t *next, uint32_t ahead)
+                                struct later *later)
 {
-    for (uint32_t group = 1; group * ACTIVATION_GROUP < a->tokens; group++, ahead = 0) {
+    for (uint32_t group = 1; group * ACTIVATION_GROUP < a->tokens; group++) {
         uint32_t left = a->tokens - group * ACTIVATION_GROUP;
         if (left > 4)
-            product_group(sub_blocks, minimum, bias_bits, 8, w, tile, group, a, to, next, ahead);
+            product_group(sub_blocks, minimum, bias_bits, 8, w, tile, group, a, to, later);
         else if (left > 2)
-            product_group(sub_blocks, minimum, bias_bits, 4, w, tile, group, a, to, next, ahead);
+            product_group(sub_blocks, minimum, bias_bits, 4, w, tile, group, a, to, later);
         else
-            product_group(sub_blocks, minimum, bias_bits, 2, w, tile, group, a, to, next, ahead);
+            product_group(sub_blocks, minimum, bias_bits, 2, w, tile, group, a, to, later);
     }
 }
 
 static void product_unpacked(struct tile_format f, const struct unpacked_block *w, uint32_t tile,
-                             const struct activations *a, const struct destination *to, const uint8_t *next)
+                             const struct activations *a, const struct destination *to, struct later *later)
 {
-    uint32_t ahead = tile_bytes(f);
     if (f.sub_blocks == 2 && f.minimum)
-        product_groups(2, true, 0, w, tile, a, to, next, ahead);
+        product_groups(2, true, 0, w, tile, a, to, later);
     else if (f.sub_blocks == 2)
-        product_groups(2, false, bits_of(f.bias), w, tile, a, to, next, ahead);
+        product_groups(2, false, bits_of(f.bias), w, tile, a, to, later);
     else if (f.minimum)
-        product_groups(1, true, 0, w, tile, a, to, next, ahead);
+        product_groups(1, true, 0, w, tile, a, to, later);
     else
-        product_groups(1, false, bits_of(f.bias), w, tile, a, to, next, ahead);
+        product_groups(1, false, bits_of(f.bias), w, tile, a, to, later);
 }
 
 /*
@@ -175,7 +166,7 @@ SPECIALISED void product_one_group(struct tile_format f, uint32_t width, const s
     uint64_t tile_size;
     tiles_row_tile_bytes(w->type, w->cols, &tile_size);
     for (uint32_t tile = first_tile; tile < last_tile; tile++)
-        product_packed(f, width, width, w->tiles + tile * tile_size, tile, 0, a, to, NULL, FETCH_AHEAD);
+        product_packed(f, width, width, w->tiles + tile * tile_size, tile, 0, a, to, NULL, NULL);
 }
 
 SPECIALISED void product_several_groups(struct tile_format f, const struct tile_matrix *w, uint32_t first_tile,
@@ -184,13 +175,15 @@ SPECIALISED void product_several_groups(struct tile_format f, const struct tile_
 {
     uint64_t tile_size;
     tiles_row_tile_bytes(w->type, w->cols, &tile_size);
+    uint32_t groups = (a->tokens + ACTIVATION_GROUP - 1) / ACTIVATION_GROUP;
     for (uint32_t tile = first_tile; tile < last_tile; tile++) {
         const uint8_t *row_tile = w->tiles + tile * tile_size;
+        struct later later = later_row_tile(row_tile + tile_size, tile_size, groups, a->cols / TILE_K);
         if (unpacks_quickly(f)) {
-            product_packed_groups(f, row_tile, tile_size, tile, a, to);
+            product_packed_groups(f, row_tile, tile, a, to, &later);
         } else {
-            product_packed(f, ACTIVATION_GROUP, ACTIVATION_GROUP, row_tile, tile, 0, a, to, unpacked, 0);
-            product_unpacked(f, unpacked, tile, a, to, row_tile + tile_size);
+            product_packed(f, ACTIVATION_GROUP, ACTIVATION_GROUP, row_tile, tile, 0, a, to, unpacked, &later);
+            product_unpacked(f, unpacked, tile, a, to, &later);
         }
     }
 }

@@ -23,12 +23,37 @@ struct destination {
     enum product_mode mode;
 };
 
-/* Asks for the tile that stands `distance` bytes after block b: past the end of weights, nothing happens. */
-SPECIALISED void fetch_ahead(struct tile_format f, const uint8_t *row_tile, uint32_t b, uint64_t distance)
+/* Asks for the tile that stands FETCH_AHEAD bytes after block b: past the end of weights, nothing happens. */
+SPECIALISED void fetch_ahead(struct tile_format f, const uint8_t *row_tile, uint32_t b)
 {
-    const uint8_t *head, *ahead = tile_at(f, row_tile, b, &head) + distance;
+    const uint8_t *head, *ahead = tile_at(f, row_tile, b, &head) + FETCH_AHEAD;
     for (uint32_t line = 0; line < tile_bytes(f); line += KERNEL_ALIGN)
         __builtin_prefetch(ahead + line, 0, 3);
+}
+
+/*
+ * The next row tile, fetched into the second-level cache while several groups of tokens pass over this one: evenly,
+ * because a burst would stop them, and not into the first level, where inputs and this row tile lie.
+ */
+struct later {
+    const uint8_t *at, *end;
+    uint32_t step; /* bytes at a time */
+};
+
+SPECIALISED struct later later_row_tile(const uint8_t *row_tile, uint64_t bytes, uint32_t passes, uint32_t blocks)
+{
+    uint64_t times = (uint64_t)passes * blocks;
+    return (struct later){row_tile, row_tile + bytes, (uint32_t)((bytes + times - 1) / times)};
+}
+
+/* Once for each block of a pass. */
+SPECIALISED void fetch_later(struct later *later)
+{
+    if (later->at >= later->end)
+        return;
+    for (uint32_t i = 0; i < later->step; i += KERNEL_ALIGN)
+        __builtin_prefetch(later->at + i, 0, 2);
+    later->at += later->step;
 }
 
 #endif
