@@ -8,7 +8,7 @@
  * A quantised tile is bit planes of unsigned codes, then scales; weight = d * (code - bias) + m, the bias being the
  * type's. 8-bit codes stand as [k/4][16 rows][4]; 4-bit codes hold k groups g and g + 4 in the low and high nibble of
  * byte [g][row][i], g = 0..3. One zmm register is one [16 rows][4 k], which is the operand of AVX-512 VNNI and half of
- * an AMX int8 tile row pair. Exactly which planes and scales each type has: tile_format.h. Bytes of 16 rows x 32 k:
+ * a row of AMX int8's second operand. Exactly which planes and scales each type has: tile_format.h. Bytes of 16 rows x 32 k:
  *
  *   Q4_0, IQ4_NL 288   Q4_1 320   Q5_0 352   Q5_1 384   Q8_0 544   MXFP4 272
  *   of 16 rows x 256 k: Q2_K 1344   Q3_K 1824   Q4_K 2368   Q5_K 2880   Q6_K 3360   IQ4_XS 2208

@@ -33,7 +33,10 @@ static bool avx512_runnable(void)
            __builtin_cpu_supports("avx512vnni");
 }
 
-/* Asks for the tile registers, for all threads of this process; those that start later have them, too. */
+/*
+ * Asks for the tile registers, for all threads of this process, those that start later, too; before worker/sandbox.c closes
+ * the way. exec takes them back, so that each program asks for itself.
+ */
 static bool amx_runnable(void)
 {
     enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA */
@@ -41,7 +44,7 @@ static bool amx_runnable(void)
     unsigned eax, ebx, ecx, edx;
     if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) || !(edx & tiles) || !(edx & int8))
         return false;
-    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0 && amx_agrees();
 }
 #endif
 

@@ -11,6 +11,7 @@
  * The operating system must have permitted tile registers (choose.c). They are released before the function ends, so that
  * nobody has to save them.
  */
+#include "base/must.h"
 #include "model/kernels/sets.h"
 #include "model/kernels/tiles_avx512.h"
 
@@ -82,7 +83,7 @@ SPECIALISED void multiply(uint32_t groups, const uint8_t *weights, const int8_t 
 /* One unpacked row tile with `groups` groups of tokens from `group` on. */
 SPECIALISED void product_groups(uint32_t groups, uint32_t sub_blocks, bool minimum, const struct unpacked_block *w,
                                 uint32_t tile, uint32_t group, const struct activations *a,
-                                const struct destination *to, struct later *later)
+                                const struct destination *to, struct next_row_tile *next)
 {
     _Alignas(KERNEL_ALIGN) int32_t sums[PAIR][ACTIVATION_GROUP][TILE_ROWS];
     __m512 y[PAIR][ACTIVATION_GROUP];
@@ -95,7 +96,7 @@ SPECIALISED void product_groups(uint32_t groups, uint32_t sub_blocks, bool minim
     for (uint32_t b = 0; b < a->cols / TILE_K; b++) {
         const struct block_inputs in[PAIR] = {inputs_at(a, ACTIVATION_GROUP, group, b),
                                               inputs_at(a, ACTIVATION_GROUP, group + groups - 1, b)};
-        fetch_later(later);
+        next_row_tile_fetch(next);
         UNROLL
         for (uint32_t s = 0; s < sub_blocks; s++) {
             size_t k = s * TILE_K / sub_blocks;
@@ -116,26 +117,26 @@ SPECIALISED void product_groups(uint32_t groups, uint32_t sub_blocks, bool minim
 
 /* All tokens with one unpacked row tile. */
 SPECIALISED void product_unpacked(uint32_t sub_blocks, bool minimum, const struct unpacked_block *w, uint32_t tile,
-                                  const struct activations *a, const struct destination *to, struct later *later)
+                                  const struct activations *a, const struct destination *to, struct next_row_tile *next)
 {
     uint32_t groups = (a->tokens + ACTIVATION_GROUP - 1) / ACTIVATION_GROUP, group = 0;
     for (; group + PAIR <= groups; group += PAIR)
-        product_groups(PAIR, sub_blocks, minimum, w, tile, group, a, to, later);
+        product_groups(PAIR, sub_blocks, minimum, w, tile, group, a, to, next);
     if (group < groups)
-        product_groups(1, sub_blocks, minimum, w, tile, group, a, to, later);
+        product_groups(1, sub_blocks, minimum, w, tile, group, a, to, next);
 }
 
 static void product_of_row_tile(struct tile_format f, const struct unpacked_block *w, uint32_t tile,
-                                const struct activations *a, const struct destination *to, struct later *later)
+                                const struct activations *a, const struct destination *to, struct next_row_tile *next)
 {
     if (f.sub_blocks == 2 && f.minimum)
-        product_unpacked(2, true, w, tile, a, to, later);
+        product_unpacked(2, true, w, tile, a, to, next);
     else if (f.sub_blocks == 2)
-        product_unpacked(2, false, w, tile, a, to, later);
+        product_unpacked(2, false, w, tile, a, to, next);
     else if (f.minimum)
-        product_unpacked(1, true, w, tile, a, to, later);
+        product_unpacked(1, true, w, tile, a, to, next);
     else
-        product_unpacked(1, false, w, tile, a, to, later);
+        product_unpacked(1, false, w, tile, a, to, next);
 }
 
 SPECIALISED void product_quantised(enum tensor_type type, const struct tile_matrix *w, uint32_t first_tile,
@@ -149,9 +150,9 @@ SPECIALISED void product_quantised(enum tensor_type type, const struct tile_matr
     _tile_loadconfig(&shapes[f.sub_blocks - 1]);
     for (uint32_t tile = first_tile; tile < last_tile; tile++) {
         const uint8_t *row_tile = w->tiles + tile * tile_size;
-        struct later later = later_row_tile(row_tile + tile_size, tile_size, pairs, a->cols / TILE_K);
+        struct next_row_tile next = next_row_tile(row_tile + tile_size, tile_size, pairs, a->cols / TILE_K);
         unpack_row_tile(f, row_tile, a->cols / TILE_K, unpacked);
-        product_of_row_tile(f, unpacked, tile, a, to, &later);
+        product_of_row_tile(f, unpacked, tile, a, to, &next);
     }
     _tile_release();
 }
@@ -186,4 +187,26 @@ void product_amx(const struct tile_matrix *w, uint32_t first_tile, uint32_t last
         }
     }
     product_avx512(w, first_tile, last_tile, a, y, y_stride, mode, scratch);
+}
+
+bool amx_agrees(void)
+{
+    enum { ROWS = TILE_ROWS, COLS = 2 * TILE_K, TOKENS = 2 * ACTIVATION_GROUP + 1, PADDED = 3 * ACTIVATION_GROUP };
+    _Alignas(KERNEL_ALIGN) uint8_t tiles[COLS / TILE_K][TILE_K * ROWS + 2 * ROWS], memory[PADDED * COLS * 2];
+    _Alignas(KERNEL_ALIGN) struct unpacked_block scratch[COLS / TILE_K];
+    float x[TOKENS][COLS], by_tiles[TOKENS][ROWS], by_vnni[TOKENS][ROWS];
+    for (size_t i = 0; i < sizeof tiles; i++) { /* Q8_0: codes of all sizes, then scales from 0.01 to 0.02 */
+        size_t at = i % sizeof tiles[0];
+        ((uint8_t *)tiles)[i] = at < TILE_K * ROWS || at % 2 == 0 ? (uint8_t)(i * 151 + i / 7) : 0x22;
+    }
+    for (uint32_t i = 0; i < TOKENS * COLS; i++)
+        x[i / COLS][i % COLS] = (float)((int32_t)(i * 2654435761u) >> 8);
+    struct tile_matrix w = {TENSOR_Q8_0, ROWS, COLS, &tiles[0][0]};
+    struct activations a;
+    must(activations_bytes(TOKENS, COLS) <= sizeof memory);
+    activations_place(&a, memory, TOKENS, COLS, &x[0][0], COLS);
+    kernels_avx512.quantize(&a, 0, COLS / TILE_K);
+    product_amx(&w, 0, 1, &a, &by_tiles[0][0], ROWS, PRODUCT_STORE, scratch);
+    product_avx512(&w, 0, 1, &a, &by_vnni[0][0], ROWS, PRODUCT_STORE, scratch);
+    return memcmp(by_tiles, by_vnni, sizeof by_tiles) == 0;
 }

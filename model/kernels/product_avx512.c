@@ -53,12 +53,12 @@ SPECIALISED void add_block(const struct block_registers *w, uint32_t sub_blocks,
 }
 
 /*
- * One row tile for n tokens of a group. Unpacked blocks stay in `keep` for other groups, if there is a keep. `later` NULL:
+ * One row tile for n tokens of a group. Unpacked blocks stay in `keep` for other groups, if there is a keep. `next` NULL:
  * there are no other groups.
  */
 SPECIALISED void product_packed(struct tile_format f, uint32_t n, uint32_t width, const uint8_t *row_tile,
                                 uint32_t tile, uint32_t group, const struct activations *a,
-                                const struct destination *to, struct unpacked_block *keep, struct later *later)
+                                const struct destination *to, struct unpacked_block *keep, struct next_row_tile *next)
 {
     struct block_registers registers;
     __m512 y[ACTIVATION_GROUP];
@@ -66,8 +66,8 @@ SPECIALISED void product_packed(struct tile_format f, uint32_t n, uint32_t width
     for (uint32_t c = 0; c < n; c++)
         y[c] = _mm512_setzero_ps();
     for (uint32_t b = 0; b < a->cols / TILE_K; b++) {
-        if (later)
-            fetch_later(later);
+        if (next)
+            next_row_tile_fetch(next);
         else
             fetch_ahead(f, row_tile, b);
         unpack_block(f, row_tile, b, &registers);
@@ -80,23 +80,24 @@ SPECIALISED void product_packed(struct tile_format f, uint32_t n, uint32_t width
 
 /* All groups of tokens, each unpacking the row tile again, which lies in the first-level cache. */
 SPECIALISED void product_packed_groups(struct tile_format f, const uint8_t *row_tile, uint32_t tile,
-                                       const struct activations *a, const struct destination *to, struct later *later)
+                                       const struct activations *a, const struct destination *to,
+                                       struct next_row_tile *next)
 {
     for (uint32_t group = 0; group * ACTIVATION_GROUP < a->tokens; group++) {
         uint32_t left = a->tokens - group * ACTIVATION_GROUP;
         if (left > 4)
-            product_packed(f, ACTIVATION_GROUP, ACTIVATION_GROUP, row_tile, tile, group, a, to, NULL, later);
+            product_packed(f, ACTIVATION_GROUP, ACTIVATION_GROUP, row_tile, tile, group, a, to, NULL, next);
         else if (left > 2)
-            product_packed(f, 4, ACTIVATION_GROUP, row_tile, tile, group, a, to, NULL, later);
+            product_packed(f, 4, ACTIVATION_GROUP, row_tile, tile, group, a, to, NULL, next);
         else
-            product_packed(f, 2, ACTIVATION_GROUP, row_tile, tile, group, a, to, NULL, later);
+            product_packed(f, 2, ACTIVATION_GROUP, row_tile, tile, group, a, to, NULL, next);
     }
 }
 
 /* One unpacked row tile with n tokens of a group. */
 SPECIALISED void product_group(uint32_t sub_blocks, bool minimum, unsigned bias_bits, uint32_t n,
                                const struct unpacked_block *w, uint32_t tile, uint32_t group,
-                               const struct activations *a, const struct destination *to, struct later *later)
+                               const struct activations *a, const struct destination *to, struct next_row_tile *next)
 {
     struct block_registers registers;
     __m512 y[ACTIVATION_GROUP];
@@ -104,7 +105,7 @@ SPECIALISED void product_group(uint32_t sub_blocks, bool minimum, unsigned bias_
     for (uint32_t c = 0; c < n; c++)
         y[c] = _mm512_setzero_ps();
     for (uint32_t b = 0; b < a->cols / TILE_K; b++) {
-        fetch_later(later);
+        next_row_tile_fetch(next);
         UNROLL
         for (int g = 0; g < GROUPS; g++)
             registers.code[g] = _mm512_load_si512(w[b].code[g]);
@@ -122,30 +123,30 @@ SPECIALISED void product_group(uint32_t sub_blocks, bool minimum, unsigned bias_
 /* All groups of tokens but the first. */
 SPECIALISED void product_groups(uint32_t sub_blocks, bool minimum, unsigned bias_bits, const struct unpacked_block *w,
                                 uint32_t tile, const struct activations *a, const struct destination *to,
-                                struct later *later)
+                                struct next_row_tile *next)
 {
     for (uint32_t group = 1; group * ACTIVATION_GROUP < a->tokens; group++) {
         uint32_t left = a->tokens - group * ACTIVATION_GROUP;
         if (left > 4)
-            product_group(sub_blocks, minimum, bias_bits, 8, w, tile, group, a, to, later);
+            product_group(sub_blocks, minimum, bias_bits, 8, w, tile, group, a, to, next);
         else if (left > 2)
-            product_group(sub_blocks, minimum, bias_bits, 4, w, tile, group, a, to, later);
+            product_group(sub_blocks, minimum, bias_bits, 4, w, tile, group, a, to, next);
         else
-            product_group(sub_blocks, minimum, bias_bits, 2, w, tile, group, a, to, later);
+            product_group(sub_blocks, minimum, bias_bits, 2, w, tile, group, a, to, next);
     }
 }
 
 static void product_unpacked(struct tile_format f, const struct unpacked_block *w, uint32_t tile,
-                             const struct activations *a, const struct destination *to, struct later *later)
+                             const struct activations *a, const struct destination *to, struct next_row_tile *next)
 {
     if (f.sub_blocks == 2 && f.minimum)
-        product_groups(2, true, 0, w, tile, a, to, later);
+        product_groups(2, true, 0, w, tile, a, to, next);
     else if (f.sub_blocks == 2)
-        product_groups(2, false, bits_of(f.bias), w, tile, a, to, later);
+        product_groups(2, false, bits_of(f.bias), w, tile, a, to, next);
     else if (f.minimum)
-        product_groups(1, true, 0, w, tile, a, to, later);
+        product_groups(1, true, 0, w, tile, a, to, next);
     else
-        product_groups(1, false, bits_of(f.bias), w, tile, a, to, later);
+        product_groups(1, false, bits_of(f.bias), w, tile, a, to, next);
 }
 
 /*
@@ -178,12 +179,12 @@ SPECIALISED void product_several_groups(struct tile_format f, const struct tile_
     uint32_t groups = (a->tokens + ACTIVATION_GROUP - 1) / ACTIVATION_GROUP;
     for (uint32_t tile = first_tile; tile < last_tile; tile++) {
         const uint8_t *row_tile = w->tiles + tile * tile_size;
-        struct later later = later_row_tile(row_tile + tile_size, tile_size, groups, a->cols / TILE_K);
+        struct next_row_tile next = next_row_tile(row_tile + tile_size, tile_size, groups, a->cols / TILE_K);
         if (unpacks_quickly(f)) {
-            product_packed_groups(f, row_tile, tile, a, to, &later);
+            product_packed_groups(f, row_tile, tile, a, to, &next);
         } else {
-            product_packed(f, ACTIVATION_GROUP, ACTIVATION_GROUP, row_tile, tile, 0, a, to, unpacked, &later);
-            product_unpacked(f, unpacked, tile, a, to, &later);
+            product_packed(f, ACTIVATION_GROUP, ACTIVATION_GROUP, row_tile, tile, 0, a, to, unpacked, &next);
+            product_unpacked(f, unpacked, tile, a, to, &next);
         }
     }
 }

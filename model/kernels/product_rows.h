@@ -1,5 +1,5 @@
 /*
- * product_rows: what the vector sets' products have in common. For product_avx2.c and product_avx512.c only.
+ * product_rows: what the vector sets' products have in common. For product_*.c and tiles_avx512.h only.
  */
 #ifndef QUIRE_MODEL_KERNELS_PRODUCT_ROWS_H
 #define QUIRE_MODEL_KERNELS_PRODUCT_ROWS_H
@@ -35,25 +35,26 @@ SPECIALISED void fetch_ahead(struct tile_format f, const uint8_t *row_tile, uint
  * The next row tile, fetched into the second-level cache while several groups of tokens pass over this one: evenly,
  * because a burst would stop them, and not into the first level, where inputs and this row tile lie.
  */
-struct later {
+struct next_row_tile {
     const uint8_t *at, *end;
     uint32_t step; /* bytes at a time */
 };
 
-SPECIALISED struct later later_row_tile(const uint8_t *row_tile, uint64_t bytes, uint32_t passes, uint32_t blocks)
+SPECIALISED struct next_row_tile next_row_tile(const uint8_t *row_tile, uint64_t bytes, uint32_t passes,
+                                               uint32_t blocks)
 {
     uint64_t times = (uint64_t)passes * blocks;
-    return (struct later){row_tile, row_tile + bytes, (uint32_t)((bytes + times - 1) / times)};
+    return (struct next_row_tile){row_tile, row_tile + bytes, (uint32_t)((bytes + times - 1) / times)};
 }
 
 /* Once for each block of a pass. */
-SPECIALISED void fetch_later(struct later *later)
+SPECIALISED void next_row_tile_fetch(struct next_row_tile *next)
 {
-    if (later->at >= later->end)
+    if (next->at >= next->end)
         return;
-    for (uint32_t i = 0; i < later->step; i += KERNEL_ALIGN)
-        __builtin_prefetch(later->at + i, 0, 2);
-    later->at += later->step;
+    for (uint32_t i = 0; i < next->step; i += KERNEL_ALIGN)
+        __builtin_prefetch(next->at + i, 0, 2);
+    next->at += next->step;
 }
 
 #endif

@@ -10,7 +10,7 @@
 
 /* One tile with one code to a byte, so that bits are unpacked once for many tokens. */
 struct unpacked_block {
-    uint8_t code[TILE_K / 4][TILE_ROWS][4];
+    uint8_t code[TILE_K / 4][TILE_ROWS][4]; /* for AMX signed and without bias */
     float d[2][TILE_ROWS], m[2][TILE_ROWS]; /* of the sub-blocks; [1] only where the type has two */
 };
 

@@ -1,5 +1,5 @@
 /*
- * sets: the parts that the vector sets are put together from; for this folder only.
+ * sets: the parts that the vector sets are put together from; for this folder and its tests only.
  */
 #ifndef QUIRE_MODEL_KERNELS_SETS_H
 #define QUIRE_MODEL_KERNELS_SETS_H
@@ -37,6 +37,9 @@ void product_avx512(const struct tile_matrix *w, uint32_t first_tile, uint32_t l
                     float *y, size_t y_stride, enum product_mode mode, void *scratch);
 void product_amx(const struct tile_matrix *w, uint32_t first_tile, uint32_t last_tile, const struct activations *a,
                  float *y, size_t y_stride, enum product_mode mode, void *scratch);
+
+/* Whether one product by the tile unit is what VNNI makes of it; asked before the set is offered. */
+bool amx_agrees(void);
 
 void attend_avx512(const struct attention *a);
 extern const struct attend_steps attend_steps_avx512[KV_TYPES];

@@ -12,7 +12,7 @@
 
 enum { TILES = 8, ROWS = 16, ROW_BYTES = 64 };
 
-/* One thread's tile registers; rows 0 in all: not configured. */
+/* One thread's tile registers. */
 static _Thread_local struct {
     bool configured;
     struct tile {
@@ -78,7 +78,7 @@ static void multiply(struct tile *to, const struct tile *a, bool a_signed, const
 {
     if (to == a || to == b || a == b)
         refuse("one tile named twice");
-    if (to->rows != a->rows || to->row_bytes != b->row_bytes || a->row_bytes != b->rows * 4)
+    if (to->rows != a->rows || to->row_bytes != b->row_bytes || a->row_bytes != b->rows * 4 || to->row_bytes % 4)
         refuse("tiles whose shapes do not fit");
     for (int m = 0; m < to->rows; m++) {
         for (int n = 0; n < to->row_bytes / 4; n++) {
@@ -147,10 +147,11 @@ static bool emulate(struct instruction *i, uint8_t opcode)
     } else if (opcode == 0x49 && i->prefix == 3 && registers_only) {
         struct tile *t = configured_tile(i->reg);
         memset(t->byte, 0, sizeof t->byte);
-    } else if (opcode == 0x4b && (i->prefix == 3 || i->prefix == 1) && i->base == 4) { /* TILELOADD, TILELOADDT1 */
+    } else if (opcode == 0x4b && (i->prefix == 3 || i->prefix == 1) && !registers_only &&
+               i->base == 4) { /* TILELOADD, TILELOADDT1 */
         const uint8_t *from = (const uint8_t *)(uintptr_t)address(i, &stride);
         load_tile(configured_tile(i->reg), from, stride);
-    } else if (opcode == 0x4b && i->prefix == 2 && i->base == 4) {
+    } else if (opcode == 0x4b && i->prefix == 2 && !registers_only && i->base == 4) {
         uint8_t *to = (uint8_t *)(uintptr_t)address(i, &stride);
         store_tile(configured_tile(i->reg), to, stride);
     } else if (opcode == 0x5e && registers_only) { /* TDPBUUD, TDPBUSD, TDPBSUD, TDPBSSD */
@@ -200,9 +201,14 @@ const struct kernels *const *kernels_with_emulated(uint32_t *count)
         return sets;
     stand_in();
     ++*count;
-    if (sets[*count - 1] != &kernels_amx)
+    if (sets[*count - 1] != &kernels_amx || !amx_agrees())
         abort();
     return sets;
+}
+
+bool tiles_are_released(void)
+{
+    return !unit.configured;
 }
 
 #else
@@ -210,6 +216,11 @@ const struct kernels *const *kernels_with_emulated(uint32_t *count)
 const struct kernels *const *kernels_with_emulated(uint32_t *count)
 {
     return kernels_runnable(count);
+}
+
+bool tiles_are_released(void)
+{
+    return true;
 }
 
 #endif

@@ -14,4 +14,7 @@
  */
 const struct kernels *const *kernels_with_emulated(uint32_t *count);
 
+/* Whether this thread's tile registers are not in use: emulated ones after TILERELEASE; true without the emulator. */
+bool tiles_are_released(void);
+
 #endif

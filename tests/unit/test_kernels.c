@@ -3,7 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/tile_format.h"
 #include "tests/support/kernel_rig.h"
+#include "tests/support/tile_emulator.h"
 
 static const enum tensor_type all_types[] = {
     TENSOR_F32,  TENSOR_F16,  TENSOR_BF16, TENSOR_Q8_0, TENSOR_Q4_0, TENSOR_Q4_1,   TENSOR_Q5_0,   TENSOR_Q5_1,
@@ -161,6 +163,7 @@ static void check_product(const struct kernels *k, const struct tile_matrix *w, 
         y[i] = random_float();
     memcpy(y_expected, y, y_bytes);
     k->product(w, first, last, &got.a, y, y_stride, mode, scratch);
+    assert_true(tiles_are_released());
     kernels_reference.product(w, first, last, &expected.a, y_expected, y_stride, mode, scratch);
     char what[128];
     snprintf(what, sizeof what, "%s %s %ux%u, %u tokens, inputs %u, tiles %u..%u", k->name,
@@ -242,6 +245,16 @@ static void a_token_s_result_knows_neither_neighbours_nor_row_ranges(void **stat
     for_each_set(check_neighbours);
 }
 
+/* What AMX's signed operands rest on. */
+static void codes_without_bias_are_signed_bytes(void **state)
+{
+    (void)state;
+    for (size_t t = 0; t < TYPE_COUNT; t++) {
+        struct tile_format f = tile_format(all_types[t]);
+        assert_true(f.planes & PLANE_EIGHT || f.table ? f.bias == 128 : f.bias <= 128);
+    }
+}
+
 static void sets_are_chosen_by_name(void **state)
 {
     (void)state;
@@ -260,6 +273,7 @@ int main(void)
         cmocka_unit_test(quantised_inputs_are_the_reference_s),
         cmocka_unit_test(products_are_the_reference_s_for_every_type),
         cmocka_unit_test(a_token_s_result_knows_neither_neighbours_nor_row_ranges),
+        cmocka_unit_test(codes_without_bias_are_signed_bytes),
         cmocka_unit_test(sets_are_chosen_by_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -14,7 +14,6 @@
 #include <cmocka.h>
 
 #include "model/kernels/kernels.h"
-#include "tests/support/tile_emulator.h"
 
 enum { FIXTURE_ROWS = 8, FIXTURE_COLS = 1024 };
 
@@ -126,7 +125,7 @@ static void products_with_fixtures_are_within_the_rounding_of_inputs(void **stat
     struct activations a;
     activations_place(&a, memory, 1, FIXTURE_COLS, x, FIXTURE_COLS);
     uint32_t set_count;
-    const struct kernels *const *sets = kernels_with_emulated(&set_count);
+    const struct kernels *const *sets = kernels_runnable(&set_count);
     for (size_t i = 0; i < KNOWN_COUNT; i++) {
         bool is_float = tensor_type_traits(known[i].type)->block_elements == 1;
         struct fixture f;
