@@ -42,6 +42,10 @@ struct tile_format {
     const int8_t *table; /* 16 values, or NULL */
 };
 
+/* Every type that tile_format() knows: kernels have a case for each. */
+#define QUANTISED_TYPES(X) \
+    X(Q8_0) X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(IQ4_NL) X(IQ4_XS) X(MXFP4)
+
 /* Constant for constant types, so that kernels specialise by it. */
 static inline __attribute__((always_inline)) struct tile_format tile_format(enum tensor_type type)
 {

@@ -87,15 +87,13 @@ static bool peers_arrived(const struct barrier *b, uint32_t *seen)
 
 static bool epoch_is_over(const struct barrier *b)
 {
-    /* seq_cst: pairs with barrier_set_epoch, as above. */
-    return atomic_load_explicit(&b->group->epoch, memory_order_seq_cst) != b->epoch;
+    return atomic_load_explicit(&b->group->epoch, memory_order_seq_cst) != b->epoch; /* see barrier_set_epoch */
 }
 
 static void wake(struct worker_slot *s)
 {
-    /* seq_cst load as above; the exchange lets one of several wakers make the system call. */
-    if (atomic_load_explicit(&s->asleep, memory_order_seq_cst) == 1 &&
-        atomic_exchange_explicit(&s->asleep, 0, memory_order_seq_cst) == 1)
+    if (atomic_load_explicit(&s->asleep, memory_order_seq_cst) == 1 &&      /* behind my own store, as above */
+        atomic_exchange_explicit(&s->asleep, 0, memory_order_seq_cst) == 1) /* one of several wakers calls the system */
         futex_wake(&s->asleep);
 }
 
@@ -136,8 +134,8 @@ enum err barrier_meet(struct barrier *b)
     if (epoch_is_over(b))
         return ERR_ABORTED;
     b->phase++;
-    /* seq_cst as above; as a release it makes what I wrote visible to whoever sees me arrive. */
-    atomic_store_explicit(&b->me->arrived, arrival(b->epoch, b->phase), memory_order_seq_cst);
+    /* What I wrote is visible to whoever sees me arrive. */
+    atomic_store_explicit(&b->me->arrived, arrival(b->epoch, b->phase), memory_order_seq_cst); /* as above; a release */
     fault_point(FAULT_WORKER_ARRIVED);
     uint32_t seen = 0;
     if (!peers_arrived(b, &seen))

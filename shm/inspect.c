@@ -80,8 +80,7 @@ static void read_worker(struct inspected_worker *w, uint32_t slot, const struct 
     w->spare = w->epoch == 0;
     uint64_t start_time = NOW(s->start_time);
     w->alive = w->pid > 0 && w->pid < INT32_MAX && start_time != 0 && process_start_time((int32_t)w->pid) == start_time;
-    /* Acquire: pairs with the release in worker_slot_trace. */
-    uint32_t written = atomic_load_explicit(&s->event_count, memory_order_acquire);
+    uint32_t written = atomic_load_explicit(&s->event_count, memory_order_acquire); /* released by worker_slot_trace */
     w->event_count = written < WORKER_EVENTS ? written : WORKER_EVENTS;
     for (uint32_t i = 0; i < w->event_count; i++)
         w->events[i] = s->events[(written - w->event_count + i) % WORKER_EVENTS];

@@ -125,8 +125,7 @@ static uint32_t *counter_of(struct page_counts *counts, enum page_state state)
 enum page_state page_pool_state(const struct page_pool *pool, page_id page)
 {
     must(page < pool->page_count);
-    /* Relaxed: read by the thread that wrote it. */
-    return (enum page_state)atomic_load_explicit(&pool->descriptors[page].state, memory_order_relaxed);
+    return (enum page_state)atomic_load_explicit(&pool->descriptors[page].state, memory_order_relaxed); /* own store */
 }
 
 struct page_name page_pool_name(const struct page_pool *pool, page_id page)

@@ -55,8 +55,7 @@ enum {
  */
 struct activations {
     uint32_t tokens;
-    uint32_t
-        width; /* tokens side by side: 8, in a batch of at most 4 as few of 1, 2, 4 as hold it; of a part, the whole's */
+    uint32_t width; /* tokens side by side: 8; in all of a batch of at most 4 as few of 1, 2, 4 as hold it */
     uint32_t cols;
     const float *x;  /* (tokens, x_stride) */
     size_t x_stride; /* floats from one token to the next */

@@ -471,19 +471,7 @@ void product_avx2(const struct tile_matrix *w, uint32_t first_tile, uint32_t las
     case TENSOR_##type:                                                              \
         product_quantised(TENSOR_##type, w, first_tile, last_tile, a, &to, scratch); \
         return;
-        QUANTISED(Q8_0)
-        QUANTISED(Q4_0)
-        QUANTISED(Q4_1)
-        QUANTISED(Q5_0)
-        QUANTISED(Q5_1)
-        QUANTISED(Q2_K)
-        QUANTISED(Q3_K)
-        QUANTISED(Q4_K)
-        QUANTISED(Q5_K)
-        QUANTISED(Q6_K)
-        QUANTISED(IQ4_NL)
-        QUANTISED(IQ4_XS)
-        QUANTISED(MXFP4)
+        QUANTISED_TYPES(QUANTISED)
     default:
         return;
     }
